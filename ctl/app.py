@@ -1,0 +1,105 @@
+"""What every verb is given: where the daemon is, and what to print to."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final, TextIO
+
+import msgspec
+
+from ctl.blocks import Block
+from ctl.plain import plain
+from daemon.wire.errors import Fault
+
+_CONTROL_CODES: Final = dict.fromkeys(
+    [*range(0x20), *range(0x7F, 0xA0)], "\N{REPLACEMENT CHARACTER}"
+) | {0x09: "\t", 0x0A: "\n", 0x0D: ""}
+
+
+def harmless(text: str) -> str:
+    """``text`` for a terminal: nothing in it can move the cursor or change a setting."""
+    return text.translate(_CONTROL_CODES)
+
+
+class App:
+    """One run of mlxctl: its streams, its environment, its output format.
+
+    Attributes:
+        environ: The process's environment.
+        as_json: Whether ``--json`` was given: stdout then holds documented JSON only.
+    """
+
+    def __init__(self, environ: Mapping[str, str], out: TextIO, err: TextIO) -> None:
+        self.environ = environ
+        self.as_json = False
+        self._out = out
+        self._err = err
+
+    @cached_property
+    def socket(self) -> str:
+        """The daemon's control socket.
+
+        Raises:
+            MlxdError: ``invalid_request`` if the environment names no usable place.
+        """
+        import sys  # noqa: PLC0415
+
+        from daemon.wire.paths import find_home  # noqa: PLC0415
+
+        return str(find_home(self.environ, sys.platform).control_socket)
+
+    @cached_property
+    def out_is_terminal(self) -> bool:
+        return self._is_terminal(self._out)
+
+    @cached_property
+    def err_is_terminal(self) -> bool:
+        return self._is_terminal(self._err)
+
+    @property
+    def err(self) -> TextIO:
+        return self._err
+
+    def show(self, *blocks: Block) -> None:
+        """Print a page for people: drawn on a terminal, aligned text elsewhere."""
+        if not self.out_is_terminal:
+            self._out.write(plain(blocks))
+            self._out.flush()
+            return
+        from ctl.pretty import console, draw  # noqa: PLC0415
+
+        draw(console(self._out, self.environ), blocks)
+
+    def show_json(self, shape: Mapping[str, Any]) -> None:
+        """Print one JSON object on a line of its own."""
+        self.write(msgspec.json.encode(shape).decode() + "\n")
+
+    def write(self, text: str) -> None:
+        """Print exactly ``text``, at once; on a terminal control codes are made harmless."""
+        self._out.write(harmless(text) if self.out_is_terminal else text)
+        self._out.flush()
+
+    def note(self, text: str) -> None:
+        """A remark beside the output, on stderr."""
+        self._err.write((harmless(text) if self.err_is_terminal else text) + "\n")
+        self._err.flush()
+
+    def note_dim(self, text: str) -> None:
+        """Part of a remark that nobody misses, on stderr if somebody is looking there."""
+        if self.err_is_terminal:
+            plain_text = harmless(text)
+            colour = not self.environ.get("NO_COLOR")
+            self._err.write(f"\x1b[2m{plain_text}\x1b[0m" if colour else plain_text)
+            self._err.flush()
+
+    def fail(self, fault: Fault) -> None:
+        """Report a failure on stderr: a sentence and the next step, or a JSON object."""
+        if self.as_json:
+            shape = {"v": 1, "error": msgspec.to_builtins(fault)}
+            self.note(msgspec.json.encode(shape).decode())
+            return
+        self.note(f"mlxctl: {fault.message}")
+        if fault.hint and fault.hint not in fault.message:
+            self.note(f"  hint: {fault.hint}")
+
+    def _is_terminal(self, stream: TextIO) -> bool:
+        return stream.isatty() and self.environ.get("TERM") != "dumb"

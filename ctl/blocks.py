@@ -1,0 +1,67 @@
+"""What a page for people is made of, before anybody knows where it will be shown.
+
+:mod:`ctl.render` turns answers into blocks, :mod:`ctl.plain` turns blocks into aligned
+text, :mod:`ctl.pretty` into rich renderables. Styles are meanings, not colours.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+Style = Literal["plain", "title", "dim", "good", "busy", "warn", "bad"]
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """One field of a table."""
+
+    text: str
+    style: Style = "plain"
+
+
+class Column(msgspec.Struct, frozen=True):
+    """A heading and how its fields stand.
+
+    Attributes:
+        right: Numbers stand right.
+        grow: Takes what width is left, and wraps there.
+        width: Fixed width in characters, for tables that are printed piece by piece.
+    """
+
+    title: str
+    right: bool = False
+    grow: bool = False
+    width: int | None = None
+
+
+class Table(msgspec.Struct, frozen=True):
+    """Rows under headings; every row has a cell a column."""
+
+    columns: tuple[Column, ...]
+    rows: Sequence[tuple[Cell, ...]]
+    header: bool = True
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One paragraph; an empty text is an empty line."""
+
+    text: str = ""
+    style: Style = "plain"
+
+
+class Meter(msgspec.Struct, frozen=True):
+    """A part of a whole: a bar where one can be drawn, and words everywhere."""
+
+    label: str
+    part: int
+    whole: int
+    text: str
+
+
+Block = Table | Line | Meter
+Page = tuple[Block, ...]
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: "1 request", "2 requests", "1,200 entries"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

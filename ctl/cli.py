@@ -1,0 +1,116 @@
+"""The verbs of mlxctl, each imported only when it is asked for."""
+
+import difflib
+from importlib import import_module
+from typing import Final
+
+import click
+
+from ctl.app import App
+from daemon.wire.errors import HANDLING, Code, Fault, MlxdError
+
+VERBS: Final[dict[str, str]] = {
+    "status": "ctl.verbs.status:status",
+    "ps": "ctl.verbs.status:status",
+    "models": "ctl.verbs.models:models",
+    "load": "ctl.verbs.load:load",
+    "unload": "ctl.verbs.load:unload",
+    "run": "ctl.verbs.run:run",
+    "events": "ctl.verbs.events:events",
+    "version": "ctl.verbs.version:version",
+}
+"""Verb -> module and command. A new verb is a file under ``verbs/`` and a line here."""
+
+USAGE_EXIT: Final = 2
+INTERRUPTED_EXIT: Final = 130
+
+_HELP = """mlxctl: control the mlxd model service.
+
+\b
+Examples:
+  mlxctl status                      what is loaded, and how much memory it takes
+  mlxctl models                      what could be loaded
+  mlxctl load mlxd/glimpse           load a model and watch it come
+  mlxctl run mlxd/glimpse "What is in this picture?" --image photo.png
+  mlxctl events -f                   what happens and why, live
+
+Exit codes and the --json shapes are documented in docs/mlxctl.md.
+"""
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported on demand, so that each starts fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [verb for verb in VERBS if verb != "ps"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module, _, name = VERBS[cmd_name].partition(":")
+        command = getattr(import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], VERBS, 1)
+            guess = f"; did you mean 'mlxctl {near[0]}'?" if near else ""
+            raise click.UsageError(f"there is no verb '{args[0]}'{guess}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=Verbs,
+    help=_HELP,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+def mlxctl() -> None:
+    """Every verb stands alone: there is nothing to prepare."""
+
+
+def run(app: App, arguments: list[str]) -> int:
+    """Run one command line and report what goes wrong.
+
+    Returns:
+        The exit code: 0, 2 for usage, 130 for Ctrl-C, else the one of the failure's code.
+
+    Raises:
+        BrokenPipeError: Whoever read stdout went away.
+    """
+    try:
+        # Not Command.main(): it ends the process itself when a reader goes away.
+        with mlxctl.make_context("mlxctl", arguments, obj=app) as context:
+            mlxctl.invoke(context)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        app.note(error.format_message())
+        return USAGE_EXIT
+    except click.UsageError as error:
+        app.fail(_usage_fault(error))
+        return USAGE_EXIT
+    except click.ClickException as error:
+        app.fail(Fault(code=Code.INVALID_REQUEST, message=error.format_message()))
+        return USAGE_EXIT
+    except MlxdError as error:
+        app.fail(error.fault)
+        return HANDLING[error.code].exit_code
+    except (KeyboardInterrupt, click.Abort):
+        if app.err_is_terminal:
+            app.note("")  # the terminal has just shown "^C"
+        app.fail(Fault(code=Code.CANCELLED, message="interrupted; what it asked for is withdrawn"))
+        return INTERRUPTED_EXIT
+    return 0
+
+
+def _usage_fault(error: click.UsageError) -> Fault:
+    path = error.ctx.command_path if error.ctx else "mlxctl"
+    message = error.format_message()
+    return Fault(
+        code=Code.INVALID_REQUEST,
+        message=message[:1].lower() + message[1:].removesuffix("."),
+        hint=f"{path} --help shows the usage",
+    )

@@ -1,0 +1,51 @@
+"""Options that several verbs share, and the types that parse them."""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+
+from ctl.app import App
+from daemon.wire.errors import MlxdError
+from daemon.wire.units import parse_duration_s
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def _set_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    ctx.ensure_object(App).as_json |= value
+
+
+def json_option(command: Decorated) -> Decorated:
+    """``--json``: documented JSON on stdout, and failures as JSON on stderr."""
+    option = click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_set_json,
+        help="Print documented JSON (docs/mlxctl.md).",
+    )
+    return option(command)
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, from "90s", "10m", "2h" or a plain number."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            return parse_duration_s(value)
+        except MlxdError as error:
+            self.fail(error.fault.message, param, ctx)
+
+
+DURATION: Final = Duration()
+
+
+def milliseconds(duration_s: float | None) -> int | None:
+    """A parsed duration as the wire wants it."""
+    return None if duration_s is None else round(duration_s * 1000)

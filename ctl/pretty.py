@@ -1,0 +1,84 @@
+"""Blocks on a terminal, drawn by rich. Imported only when somebody is looking."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, TextIO
+
+from rich.console import Console, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from ctl.blocks import Block, Line, Meter, Style, Table
+
+RICH_STYLE: Final[dict[Style, str]] = {
+    "plain": "",
+    "title": "bold",
+    "dim": "dim",
+    "good": "green",
+    "busy": "cyan",
+    "warn": "yellow",
+    "bad": "bold red",
+}
+_METER_WIDTH: Final = 30
+
+
+def console(stream: TextIO, environ: Mapping[str, str]) -> Console:
+    """A console on ``stream`` that honours NO_COLOR (https://no-color.org)."""
+    return Console(file=stream, no_color=bool(environ.get("NO_COLOR")), highlight=False)
+
+
+def draw(target: Console, blocks: Sequence[Block]) -> None:
+    """Print the page."""
+    for block in blocks:
+        target.print(_renderable(block))
+
+
+def _renderable(block: Block) -> RenderableType:
+    match block:
+        case Line():
+            return Text(block.text, style=RICH_STYLE[block.style])
+        case Meter():
+            return _meter(block)
+        case Table():
+            return _table(block)
+
+
+def _table(table: Table) -> RichTable:
+    drawn = RichTable(
+        box=None,
+        show_header=table.header,
+        header_style="dim",
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
+        expand=any(column.grow for column in table.columns),
+    )
+    for column in table.columns:
+        drawn.add_column(
+            column.title,
+            justify="right" if column.right else "left",
+            overflow="fold",
+            no_wrap=column.right,
+            width=column.width,
+            ratio=1 if column.grow else None,
+        )
+    for row in table.rows:
+        drawn.add_row(*(Text(cell.text, style=RICH_STYLE[cell.style]) for cell in row))
+    return drawn
+
+
+def _meter(meter: Meter) -> RichTable:
+    full = meter.whole > 0 and meter.part / meter.whole
+    style = "red" if full > 1 else "yellow" if full > 0.85 else "green"
+    row = RichTable.grid(padding=(0, 1))
+    row.add_row(
+        Text(meter.label),
+        ProgressBar(
+            total=max(meter.whole, 1),
+            completed=min(meter.part, meter.whole),
+            width=_METER_WIDTH,
+            complete_style=style,
+            finished_style=style,
+        ),
+        Text(meter.text),
+    )
+    return row

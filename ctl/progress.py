@@ -1,0 +1,98 @@
+"""The progress of a load on stderr: a bar for people, JSON lines for programs, or nothing."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Final, Literal
+
+import msgspec
+
+from ctl.app import App, harmless
+from ctl.shapes import progress_shape
+from daemon.wire import control as c
+from daemon.wire.client import OnProgress
+from daemon.wire.units import format_duration_ms
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+Mode = Literal["auto", "bar", "json", "none"]
+MODES: Final = ("auto", "bar", "json", "none")
+
+
+@contextmanager
+def shown_progress(app: App, mode: Mode = "auto") -> Iterator[OnProgress]:
+    """Show the progress of one load for the length of the block.
+
+    Args:
+        mode: "auto" draws a bar if stderr is a terminal and ``--json`` was not given.
+    """
+    if mode == "auto":
+        mode = "bar" if app.err_is_terminal and not app.as_json else "none"
+    if mode == "none":
+        yield _ignore
+    elif mode == "json":
+        yield lambda step: app.note(msgspec.json.encode(progress_shape(step)).decode())
+    else:
+        with ExitStack() as stack:
+            yield _Bar(app, stack).update
+
+
+def _ignore(_step: c.Progress) -> None:
+    """Nobody looks."""
+
+
+class _Bar:
+    """A bar that appears with the first step: most requests wait for no load at all."""
+
+    def __init__(self, app: App, stack: ExitStack) -> None:
+        self._app = app
+        self._stack = stack
+        self._shown: tuple[RichProgress, TaskID] | None = None
+
+    def update(self, step: c.Progress) -> None:
+        bar, task = self._shown or self._appear(step)
+        bar.update(
+            task,
+            description=describe(step),
+            # Without a total rich draws a pulse: honest while nothing is known.
+            total=step.total_bytes if step.phase == "loading" and step.total_bytes else None,
+            completed=step.done_bytes,
+            eta=describe_eta(step),
+        )
+
+    def _appear(self, step: c.Progress) -> "tuple[RichProgress, TaskID]":
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+        )
+
+        from ctl.pretty import console  # noqa: PLC0415
+
+        bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(30),
+            DownloadColumn(),
+            TextColumn("{task.fields[eta]}", style="dim"),
+            console=console(self._app.err, self._app.environ),
+            transient=True,
+        )
+        self._stack.enter_context(bar)
+        self._shown = bar, bar.add_task(describe(step), total=None, eta="")
+        return self._shown
+
+
+def describe(step: c.Progress) -> str:
+    """What is going on, in words."""
+    if step.phase == "queued":
+        return f"{harmless(step.model)} waits for its turn"
+    return f"loading {harmless(step.model)}"
+
+
+def describe_eta(step: c.Progress) -> str:
+    """How long it will take, where earlier loads tell."""
+    return "" if step.eta_ms is None else f"about {format_duration_ms(step.eta_ms)} left"

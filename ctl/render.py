@@ -1,0 +1,181 @@
+"""Answers of the daemon as pages for people. Pure: no terminal, no clock, no colour."""
+
+from typing import Final
+
+from ctl.blocks import Block, Cell, Column, Line, Meter, Page, Style, Table, counted
+from daemon.wire import control as c
+from daemon.wire.units import format_bytes, format_duration_ms, format_until_ms
+
+NONE: Final = "-"
+
+_STATE_STYLE: Final[dict[c.ModelState, Style]] = {
+    "loading": "busy",
+    "idle": "good",
+    "busy": "busy",
+    "draining": "warn",
+    "stopping": "warn",
+}
+_READ_ONLY: Final = (
+    "Read-only: the event log cannot be written, so nothing is loaded, unloaded or evicted. "
+    "Loaded models keep answering. See the daemon's log, and make room on the disk."
+)
+
+
+# --- status -------------------------------------------------------------------
+
+
+def status_page(view: c.StatusView) -> Page:
+    """The pool now: the daemon, its memory, what is loaded, who waits, what is wrong."""
+    blocks: list[Block] = [_daemon_line(view), _memory_meter(view), Line()]
+    if view.models:
+        blocks.append(_resident_table(view))
+    else:
+        blocks.append(Line("No model is loaded. To load one: mlxctl load MODEL", "dim"))
+    if view.queue:
+        blocks += [Line(), Line(f"{counted(len(view.queue), 'request')} waiting", "title")]
+        blocks.append(_queue_table(view))
+    if view.read_only or view.warnings:
+        blocks.append(Line())
+    if view.read_only:
+        blocks.append(Line(_READ_ONLY, "bad"))
+    blocks += [Line(f"Warning: {warning}", "warn") for warning in view.warnings]
+    return tuple(blocks)
+
+
+def _daemon_line(view: c.StatusView) -> Line:
+    up = format_duration_ms(max(0, view.now_ms - view.started_at_ms))
+    return Line(f"mlxd {view.version}, up {up}, pid {view.pid}, home {view.home}", "dim")
+
+
+def _memory_meter(view: c.StatusView) -> Meter:
+    left = view.budget_bytes - view.committed_bytes
+    percent = round(100 * view.committed_bytes / view.budget_bytes) if view.budget_bytes else 0
+    rest = f"{format_bytes(left)} free" if left >= 0 else f"{format_bytes(-left)} over"
+    return Meter(
+        label="Memory",
+        part=view.committed_bytes,
+        whole=view.budget_bytes,
+        text=f"{format_bytes(view.committed_bytes)} of {format_bytes(view.budget_bytes)} "
+        f"({percent} %), {rest}",
+    )
+
+
+def _resident_table(view: c.StatusView) -> Table:
+    columns = (
+        Column("NAME"),
+        Column("STATE"),
+        Column("SIZE", right=True),
+        Column("CONTEXT", right=True),
+        Column("LEASES", right=True),
+        Column("RUNNING", right=True),
+        Column("UNTIL"),
+    )
+    return Table(columns, tuple(_resident_row(model, view.now_ms) for model in view.models))
+
+
+def _resident_row(model: c.ResidentModel, now_ms: int) -> tuple[Cell, ...]:
+    return (
+        Cell(model.name, "title"),
+        Cell(_state(model), _STATE_STYLE[model.state]),
+        Cell(format_bytes(model.claim_bytes)),
+        Cell(_tokens(model.context_tokens)),
+        Cell(str(model.leases)),
+        Cell(str(model.running)),
+        Cell(_until(model, now_ms)),
+    )
+
+
+def _state(model: c.ResidentModel) -> str:
+    return f"loading {model.progress:.0%}" if model.state == "loading" else model.state
+
+
+def _until(model: c.ResidentModel, now_ms: int) -> str:
+    if model.state in {"draining", "stopping"}:
+        return NONE
+    if model.pinned:
+        return "pinned"
+    if model.state == "busy":
+        return "in use"
+    if model.expires_at_ms is None:
+        return "forever" if model.state == "idle" else NONE
+    return format_until_ms(model.expires_at_ms, now_ms)
+
+
+def _queue_table(view: c.StatusView) -> Table:
+    columns = (Column("MODEL"), Column("CLIENT"), Column("WAITING"), Column("GIVES UP"))
+    rows = tuple(
+        (
+            Cell(request.model, "title"),
+            Cell(request.client),
+            Cell(format_duration_ms(max(0, view.now_ms - request.since_ms))),
+            Cell(format_until_ms(request.deadline_at_ms, view.now_ms)),
+        )
+        for request in view.queue
+    )
+    return Table(columns, rows)
+
+
+# --- models -------------------------------------------------------------------
+
+
+def models_page(view: c.ModelsView) -> Page:
+    """What could be loaded, and what stands in the way where the files say so."""
+    if not view.models:
+        return (
+            Line("No model was found. To load one from a folder: mlxctl load ./folder", "dim"),
+        )
+    columns = [
+        Column("NAME"),
+        Column("KIND"),
+        Column("SIZE", right=True),
+        Column("CONTEXT", right=True),
+        Column("STATE"),
+        Column("SOURCE"),
+    ]
+    noted = any(_note(model).text for model in view.models)
+    if noted:
+        columns.append(Column("NOTE", grow=True))
+    rows = tuple(_known_row(model)[: len(columns)] for model in view.models)
+    return (Table(tuple(columns), rows),)
+
+
+def _known_row(model: c.KnownModel) -> tuple[Cell, ...]:
+    if model.state is not None:
+        state = Cell(model.state, _STATE_STYLE[model.state])
+    else:
+        state = Cell("cannot load", "bad") if model.problem else Cell(NONE, "dim")
+    return (
+        Cell(model.name, "title"),
+        Cell(model.kind or NONE),
+        Cell(format_bytes(model.weights_bytes) if model.weights_bytes else NONE),
+        Cell(_tokens(model.context_tokens)),
+        state,
+        Cell(model.source, "dim"),
+        _note(model),
+    )
+
+
+def _note(model: c.KnownModel) -> Cell:
+    if model.problem:
+        return Cell(model.problem, "bad")
+    return Cell("stands for " + ", then ".join(model.targets) if model.targets else "", "dim")
+
+
+# --- loading ------------------------------------------------------------------
+
+
+def loaded_line(answer: c.Loaded) -> Line:
+    """What a load came to."""
+    size = format_bytes(answer.measured_bytes)
+    if answer.load_ms == 0:
+        return Line(f"{answer.model} was loaded already ({size})")
+    return Line(f"{answer.model} is loaded: {size} in {format_duration_ms(answer.load_ms)}")
+
+
+def unloaded_line(answer: c.Unloaded) -> Line:
+    """What an unload gave back."""
+    return Line(f"{answer.model} is unloaded: {format_bytes(answer.freed_bytes)} freed")
+
+
+def _tokens(count: int) -> str:
+    return f"{count:,}" if count else NONE

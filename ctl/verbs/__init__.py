@@ -1,0 +1,1 @@
+"""The verbs of mlxctl, one file a family."""

@@ -1,0 +1,33 @@
+"""``mlxctl models``: what could be loaded."""
+
+import click
+
+from ctl.app import App
+from ctl.options import json_option
+
+_EPILOG = """\b
+Examples:
+  mlxctl models
+  mlxctl models --json | jq -r '.models[] | select(.kind == "vision").name'
+
+SIZE is the size of the weights on disk. A model that its own files rule out is listed with
+the reason.
+"""
+
+
+@click.command(epilog=_EPILOG)
+@json_option
+@click.pass_obj
+def models(app: App) -> None:
+    """List the models that can be loaded by name."""
+    from ctl.connect import talk  # noqa: PLC0415
+
+    view = talk(app, lambda control: control.models())
+    if app.as_json:
+        from ctl.shapes import models_shape  # noqa: PLC0415
+
+        app.show_json(models_shape(view))
+        return
+    from ctl.render import models_page  # noqa: PLC0415
+
+    app.show(*models_page(view))

@@ -1,0 +1,1 @@
+"""The daemon of mlxd: pool, event log, supervision and the protocol."""

@@ -1,0 +1,264 @@
+"""The kernel: the one writer. Take a command, decide, append, sync, believe, tell, act.
+
+Nothing else changes the pool or the log. Commands that wait together are decided one
+after the other and committed together; until the commit is done nobody sees any of it.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+import anyio
+import anyio.to_thread
+import msgspec
+import structlog
+
+from daemon.clock import Clock
+from daemon.eventlog.errors import LogWriteFailed
+from daemon.eventlog.log import EventLog
+from daemon.eventlog.record import Record
+from daemon.pool import messages as m
+from daemon.pool.decide import decide, next_due_ms
+from daemon.pool.evolve import evolve
+from daemon.pool.react import must_sync, react
+from daemon.pool.state import Pool
+from daemon.wire.errors import Code, Fault
+
+COMMANDS_MAX: Final = 4096
+"""Commands waiting for the kernel; senders wait beyond it."""
+
+BATCH_MAX: Final = 256
+WATCHER_RECORDS_MAX: Final = 1024
+"""Records a watcher may be behind; more, and its watch ends as lagged."""
+
+PROBE_MS: Final = 10_000
+"""How often a log that could not be written is tried again."""
+
+Answer = m.AnswerGranted | m.AnswerLoaded | m.AnswerUnloaded | m.AnswerRefused | m.AnswerProgress
+OnAnswer = Callable[[Answer], None]
+
+_log = structlog.get_logger("kernel")
+
+
+class Order(msgspec.Struct, frozen=True):
+    """A command and who or what gave it."""
+
+    command: m.AnyCommand
+    cause: m.Cause
+
+
+class Performer(Protocol):
+    """Whoever carries effects out; outcomes come back as commands."""
+
+    def perform(self, effect: m.AnyEffect) -> None:
+        """Begin ``effect`` and return at once."""
+
+
+class _Step(msgspec.Struct, frozen=True):
+    """One decided command of a batch: what it made true, and the pool after each event."""
+
+    record: Record | None
+    beliefs: tuple[tuple[m.Event, Pool], ...]
+
+
+class Subscription:
+    """Records as they become durable, for one watcher."""
+
+    def __init__(self) -> None:
+        self._send, self.records = anyio.create_memory_object_stream[Record](WATCHER_RECORDS_MAX)
+
+    def publish(self, record: Record) -> bool:
+        """False once the watcher has fallen behind or gone away."""
+        try:
+            self._send.send_nowait(record)
+        except (anyio.WouldBlock, anyio.BrokenResourceError):
+            self._send.close()
+            return False
+        return True
+
+
+class Kernel:
+    """Owns the pool and the log; everybody else sends commands and reads ``pool``."""
+
+    def __init__(self, pool: Pool, log: EventLog, clock: Clock, performer: Performer) -> None:
+        self.pool = pool
+        self.read_only: str | None = None
+        self._log = log
+        self._clock = clock
+        self._performer = performer
+        self._orders, self._inbox = anyio.create_memory_object_stream[Order](COMMANDS_MAX)
+        self._own: deque[Order] = deque()
+        self._asked: dict[int, OnAnswer] = {}
+        self._tickets = 0
+        self._watchers: list[Subscription] = []
+        self._probe_at_ms: int | None = None
+
+    # --- what others call ---------------------------------------------------------
+
+    @property
+    def seq(self) -> int:
+        """Of the last durable record."""
+        return self._log.last_seq
+
+    def now_ms(self) -> int:
+        return self._clock.now_ms()
+
+    def ticket(self, on_answer: OnAnswer) -> int:
+        """A new ticket: ``on_answer`` gets its progress and its one terminal answer."""
+        self._tickets += 1
+        self._asked[self._tickets] = on_answer
+        return self._tickets
+
+    def forget(self, tickets: Iterable[int]) -> None:
+        """Nobody listens for these any more; a lease granted to one is given back."""
+        for ticket in tickets:
+            self._asked.pop(ticket, None)
+
+    async def send(self, command: m.AnyCommand, cause: m.Cause) -> None:
+        """Hand in a command; waits while the inbox is full."""
+        await self._orders.send(Order(command, cause))
+
+    def subscribe(self) -> Subscription:
+        """Records from the next one on."""
+        subscription = Subscription()
+        self._watchers.append(subscription)
+        return subscription
+
+    # --- the one writer -------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            await self._commit(await self._next_batch())
+
+    async def _next_batch(self) -> list[Order]:
+        if not self._own:
+            due_ms = self._due_ms()
+            wait_s = None if due_ms is None else max(due_ms - self.now_ms(), 0) / 1000
+            with anyio.move_on_after(wait_s):
+                self._own.append(await self._inbox.receive())
+        batch = list(self._own)
+        self._own.clear()
+        while len(batch) < BATCH_MAX:
+            try:
+                batch.append(self._inbox.receive_nowait())
+            except anyio.WouldBlock:
+                break
+        return batch or [Order(m.Tick(), m.Cause(command="tick"))]
+
+    def _due_ms(self) -> int | None:
+        due = [next_due_ms(self.pool, self.now_ms()), self._probe_at_ms]
+        return min((t for t in due if t is not None), default=None)
+
+    async def _commit(self, batch: list[Order]) -> None:
+        if self.read_only is not None:
+            await self._probe()
+        before, steps = self.pool, []
+        pool = before
+        for order in batch:
+            pool, step = self._decide(pool, order)
+            steps.append(step)
+        try:
+            await self._write(steps)
+        except LogWriteFailed as failure:
+            self._log.rollback()
+            self._become_read_only(failure)
+            steps = self._decide_unlogged(before, batch)
+        for step in steps:
+            self._make_visible(step)
+
+    def _decide(self, pool: Pool, order: Order) -> tuple[Pool, _Step]:
+        now_ms = self.now_ms()
+        events = decide(pool, order.command, now_ms).events
+        durable = tuple(e for e in events if isinstance(e, m.Durable))
+        if durable and self.read_only is not None:
+            return self._decide_read_only(pool, order, events, now_ms)
+        record = self._log.append(now_ms, order.cause, durable) if durable else None
+        return self._believe(pool, record, events, now_ms)
+
+    def _believe(
+        self, pool: Pool, record: Record | None, events: Iterable[m.Event], now_ms: int
+    ) -> tuple[Pool, _Step]:
+        beliefs = []
+        for event in events:
+            pool = evolve(pool, event, now_ms)
+            beliefs.append((event, pool))
+        return pool, _Step(record, tuple(beliefs))
+
+    async def _write(self, steps: list[_Step]) -> None:
+        if all(step.record is None for step in steps):
+            return
+        if any(must_sync(event) for step in steps for event, _ in step.beliefs):
+            await anyio.to_thread.run_sync(self._log.commit, True)
+        else:
+            self._log.commit(sync=False)
+
+    def _make_visible(self, step: _Step) -> None:
+        if step.record is not None:
+            self._watchers = [w for w in self._watchers if w.publish(step.record)]
+        for event, pool in step.beliefs:
+            self.pool = pool
+            for effect in react(pool, event):
+                self._act(effect)
+
+    def _act(self, effect: m.AnyEffect) -> None:
+        if isinstance(effect, m.AnswerProgress):
+            for ticket in effect.tickets:
+                if ticket in self._asked:
+                    self._asked[ticket](effect)
+        elif isinstance(
+            effect, m.AnswerGranted | m.AnswerLoaded | m.AnswerUnloaded | m.AnswerRefused
+        ):
+            on_answer = self._asked.pop(effect.ticket, None)
+            if on_answer is not None:
+                on_answer(effect)
+            elif isinstance(effect, m.AnswerGranted):
+                cause = m.Cause(command="asker_gone")
+                self._own.append(Order(m.Release(leases=(effect.lease,)), cause))
+        else:
+            self._performer.perform(effect)
+
+    # --- when the log cannot be written -----------------------------------------------
+
+    def _become_read_only(self, failure: LogWriteFailed) -> None:
+        self.read_only = str(failure)
+        self._probe_at_ms = self.now_ms() + PROBE_MS if failure.retryable else None
+        _log.error("log.read_only", reason=self.read_only, retryable=failure.retryable)
+
+    async def _probe(self) -> None:
+        if self._probe_at_ms is None or self.now_ms() < self._probe_at_ms:
+            return
+        try:
+            await anyio.to_thread.run_sync(self._log.probe)
+        except LogWriteFailed as failure:
+            self._become_read_only(failure)
+        else:
+            self.read_only = None
+            self._probe_at_ms = None
+            _log.info("log.writable")
+
+    def _decide_unlogged(self, pool: Pool, batch: list[Order]) -> list[_Step]:
+        steps = []
+        for order in batch:
+            pool, step = self._decide(pool, order)
+            steps.append(step)
+        return steps
+
+    def _decide_read_only(
+        self, pool: Pool, order: Order, events: tuple[m.Event, ...], now_ms: int
+    ) -> tuple[Pool, _Step]:
+        """Observations are believed though unlogged; what would be a decision is refused."""
+        command = order.command
+        if isinstance(command, m.Report):
+            _log.warning("event.unlogged", events=[type(e).__name__ for e in events])
+            return self._believe(pool, None, events, now_ms)
+        if isinstance(command, m.Acquire | m.Load | m.Unload):
+            fault = Fault(
+                code=Code.READ_ONLY,
+                message=f"the event log cannot be written ({self.read_only}): no loads or "
+                "unloads until it can; free disk space or see `mlxctl doctor`",
+                retry_after_ms=PROBE_MS,
+            )
+            refused = m.TicketRefused(ticket=command.ticket, fault=fault)
+            return self._believe(pool, None, (refused,), now_ms)
+        return pool, _Step(None, ())

@@ -1,0 +1,89 @@
+"""What a model claims of memory, and the arithmetic in words."""
+
+from typing import Final
+
+import msgspec
+
+from daemon.pool.messages import Model, Option
+from daemon.pool.state import Busy, Draining, Pool, Stopping
+from daemon.wire.units import format_bytes
+
+OVERHEAD_BYTES: Final = 192 << 20
+"""A worker before its weights: interpreter and libraries take about 90 MB (measured on
+Linux), the rest is room for activations and the allocator's cache."""
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """What is reserved before a load: each part is told to people."""
+
+    weights_bytes: int
+    overhead_bytes: int
+    kv_bytes: int
+    kv_tokens: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weights_bytes + self.overhead_bytes + self.kv_bytes
+
+    def arithmetic(self) -> str:
+        """The sum in words: "541.2 MB = weights 119.0 MB + …"."""
+        return (
+            f"{format_bytes(self.total_bytes)} = weights {format_bytes(self.weights_bytes)}"
+            f" + KV cache {format_bytes(self.kv_bytes)} ({self.kv_tokens} tokens)"
+            f" + overhead {format_bytes(self.overhead_bytes)}"
+        )
+
+
+def claim_of(pool: Pool, option: Option) -> Claim:
+    """What loading ``option`` would reserve.
+
+    The KV allowance is never more than all rows at full context could use. A footprint
+    learned from an earlier load replaces the estimate of weights and overhead if greater.
+    """
+    model = option.model
+    kv_tokens = min(pool.limits.kv_tokens, model.context_tokens * option.terms.rows_max)
+    learned = pool.learned.get(model.key)
+    held_bytes = learned.measured_bytes if learned is not None else 0
+    return Claim(
+        weights_bytes=model.weights_bytes,
+        overhead_bytes=max(OVERHEAD_BYTES, held_bytes - model.weights_bytes),
+        kv_bytes=kv_tokens * model.kv_token_bytes,
+        kv_tokens=kv_tokens,
+    )
+
+
+def committed_bytes(pool: Pool) -> int:
+    """All claims together: loading, resident, draining and stopping."""
+    return sum(slot.tenant.claim_bytes for slot in pool.slots.values())
+
+
+def unmovable_bytes(pool: Pool, wanted: Model) -> int:
+    """Claims of pinned models other than ``wanted``: no policy will ever free them."""
+    return sum(
+        slot.tenant.claim_bytes
+        for key, slot in pool.slots.items()
+        if key in pool.pins and key != wanted.key and not isinstance(slot, Draining | Stopping)
+    )
+
+
+def never_fits(pool: Pool, option: Option) -> str | None:
+    """Why ``option`` can never fit as things are configured; None if it can."""
+    claim = claim_of(pool, option)
+    budget, pinned = pool.limits.budget_bytes, unmovable_bytes(pool, option.model)
+    if claim.total_bytes <= budget - pinned:
+        return None
+    needs = f"{option.model.name} needs {claim.arithmetic()}"
+    if claim.total_bytes > budget:
+        return (
+            f"{needs}; the budget is {format_bytes(budget)}. Raise pool.memory, lower "
+            "pool.kv_tokens, choose a smaller model, or load it with --over-budget"
+        )
+    return (
+        f"{needs}; of the budget of {format_bytes(budget)}, pinned models hold "
+        f"{format_bytes(pinned)}. Unpin one, raise pool.memory, or lower pool.kv_tokens"
+    )
+
+
+def in_use(pool: Pool) -> int:
+    """How many models serve somebody now."""
+    return sum(isinstance(slot, Busy) for slot in pool.slots.values())

@@ -1,0 +1,138 @@
+"""Who must go when room is needed: a pure choice that never logs and never acts."""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from daemon.pool.budget import claim_of, committed_bytes
+from daemon.pool.messages import Candidate, Option
+from daemon.pool.state import MIN_RESIDENCY_MS, Busy, Draining, Idle, Loading, Pool, Slot, Stopping
+
+
+class Fits(msgspec.Struct, frozen=True):
+    """There is room now."""
+
+
+class Evict(msgspec.Struct, frozen=True, kw_only=True):
+    """These may go, and together they make room."""
+
+    victims: tuple[Idle, ...]
+    needed_bytes: int
+    rule: str
+    candidates: tuple[Candidate, ...]
+    for_count: bool
+    """Room is short in number of workers only."""
+
+
+class Wait(msgspec.Struct, frozen=True, kw_only=True):
+    """Room comes later: something ends, or a protection does at ``until_ms``."""
+
+    why: str
+    until_ms: int | None = None
+
+
+Room = Fits | Evict | Wait
+
+
+def make_room(pool: Pool, wanted: Option, waited_ms: int, now_ms: int) -> Room:
+    """How ``wanted`` could get its claim.
+
+    Args:
+        waited_ms: How long the queue's head has waited: after ``MIN_RESIDENCY_MS`` even
+            freshly loaded models may go.
+    """
+    limits = pool.limits
+    claim = claim_of(pool, wanted).total_bytes
+    short_bytes = committed_bytes(pool) + claim - limits.budget_bytes
+    short_workers = len(pool.slots) + 1 - (limits.workers_max or len(pool.slots) + 1)
+    if short_bytes <= 0 and short_workers <= 0:
+        return Fits()
+    leaving = [s for s in pool.slots.values() if isinstance(s, Draining | Stopping)]
+    needed_bytes = short_bytes - sum(s.tenant.claim_bytes for s in leaving)
+    needed_workers = short_workers - len(leaving)
+    if needed_bytes <= 0 and needed_workers <= 0:
+        return Wait(why="a model is being unloaded")
+
+    def enough(chosen: Sequence[Idle]) -> bool:
+        freed = sum(s.tenant.claim_bytes for s in chosen)
+        return freed >= needed_bytes and len(chosen) >= needed_workers
+
+    patient = waited_ms >= MIN_RESIDENCY_MS
+    eligible = [
+        s
+        for s in pool.slots.values()
+        if isinstance(s, Idle) and _protection(pool, s, now_ms, patient) is None
+    ]
+    eligible.sort(key=lambda s: (s.service.last_used_at_ms, s.tenant.worker))
+    chosen, rule = least_recently_used(eligible, enough)
+    if not chosen:
+        return Wait(why="models in use hold the memory", until_ms=_next_eligible_ms(pool, now_ms))
+    return Evict(
+        victims=chosen,
+        needed_bytes=max(needed_bytes, 0),
+        rule=rule,
+        candidates=tuple(_candidate(pool, s, now_ms, patient) for s in pool.slots.values()),
+        for_count=needed_bytes <= 0,
+    )
+
+
+def least_recently_used(
+    coldest_first: Sequence[Idle], enough: Callable[[Sequence[Idle]], bool]
+) -> tuple[tuple[Idle, ...], str]:
+    """The coldest single model that frees enough; else the coldest together, the unneeded
+    left out. Nothing if all of them are not enough.
+    """
+    for slot in coldest_first:
+        if enough((slot,)):
+            return (slot,), "lru: coldest single model that frees enough"
+    chosen: list[Idle] = []
+    for slot in coldest_first:
+        chosen.append(slot)
+        if enough(chosen):
+            break
+    else:
+        return (), "lru: nothing may go"
+    for slot in reversed(chosen[:-1]):
+        without = [s for s in chosen if s is not slot]
+        if enough(without):
+            chosen = without
+    return tuple(chosen), "lru: coldest first until enough"
+
+
+def _protection(pool: Pool, slot: Slot, now_ms: int, patient: bool) -> str | None:
+    """What protects ``slot`` from eviction; None if nothing does."""
+    if slot.tenant.model.key in pool.pins:
+        return "pinned"
+    match slot:
+        case Loading():
+            return "loading"
+        case Busy():
+            return f"in use: {len(slot.leases)} leases, {slot.running} requests running"
+        case Draining() | Stopping():
+            return "already leaving"
+        case Idle():
+            age_ms = now_ms - slot.service.loaded_at_ms
+            return "just loaded" if age_ms < MIN_RESIDENCY_MS and not patient else None
+
+
+def _candidate(pool: Pool, slot: Slot, now_ms: int, patient: bool) -> Candidate:
+    used_at_ms = slot.since_ms if isinstance(slot, Loading | Stopping) else _last_used(slot)
+    return Candidate(
+        model=slot.tenant.model.name,
+        claim_bytes=slot.tenant.claim_bytes,
+        last_used_at_ms=used_at_ms,
+        why_not=_protection(pool, slot, now_ms, patient),
+    )
+
+
+def _last_used(slot: Idle | Busy | Draining) -> int:
+    return slot.service.last_used_at_ms
+
+
+def _next_eligible_ms(pool: Pool, now_ms: int) -> int | None:
+    young = [
+        slot.service.loaded_at_ms + MIN_RESIDENCY_MS
+        for slot in pool.slots.values()
+        if isinstance(slot, Idle)
+    ]
+    return min((t for t in young if t > now_ms), default=None)

@@ -1,0 +1,154 @@
+"""``react``: what the world must do about an event. Replaying a log reacts to nothing."""
+
+from daemon.pool import messages as m
+from daemon.pool.schedule import expected_load_ms
+from daemon.pool.state import Busy, Idle, Loading, Pool, Stopping
+
+
+def react(pool: Pool, event: m.Event) -> tuple[m.AnyEffect, ...]:
+    """Effects of ``event``, given the pool right after it."""
+    match event:
+        case m.LoadStarted():
+            return (
+                m.SpawnWorker(worker=event.worker, model=event.model),
+                *_progress(pool, event.worker),
+            )
+        case m.WorkerSpawned():
+            return _begin(pool, event)
+        case m.EvictStarted():
+            return (m.DrainWorker(worker=event.worker),)
+        case m.UnloadStarted():
+            return _leave(pool, event)
+        case m.DrainConfirmed():
+            return (m.RetireWorker(worker=event.worker, reason="unloaded"),)
+        case m.LoadFailed():
+            return (m.RetireWorker(worker=event.worker, reason=f"load failed: {event.reason}"),)
+        case m.StrayReported():
+            return (m.RetireWorker(worker=event.worker, reason=event.why),)
+        case m.LoadProgressed():
+            return _progress(pool, event.worker)
+        case m.WaiterQueued() | m.WaiterMoved():
+            return (_queued(pool, event.waiter),)
+        case _:
+            return _answers(pool, event)
+
+
+def must_sync(event: m.Event) -> bool:
+    """Whether ``event`` must be on disk before its effects and before any answer."""
+    return isinstance(event, _SYNCED)
+
+
+_SYNCED = (
+    m.DaemonStarted
+    | m.DaemonStopped
+    | m.ConfigChanged
+    | m.LoadStarted
+    | m.WorkerSpawned
+    | m.EvictStarted
+    | m.UnloadStarted
+    | m.ModelPinned
+    | m.ModelUnpinned
+    | m.ModelQuarantined
+    | m.ModelUnquarantined
+    | m.SafeModeEntered
+    | m.SafeModeLeft
+    | m.LogTailLost
+)
+
+
+def _begin(pool: Pool, event: m.WorkerSpawned) -> tuple[m.AnyEffect, ...]:
+    slot = pool.slot_of(event.worker)
+    if not isinstance(slot, Loading):
+        return ()
+    tenant = slot.tenant
+    return (
+        m.BeginLoad(
+            worker=tenant.worker,
+            model=tenant.model,
+            kv_tokens=tenant.kv_tokens,
+            rows_max=tenant.rows_max,
+        ),
+    )
+
+
+def _leave(pool: Pool, event: m.UnloadStarted) -> tuple[m.AnyEffect, ...]:
+    if isinstance(pool.slot_of(event.worker), Stopping):  # a cancelled load: nothing to drain
+        return (m.RetireWorker(worker=event.worker, reason=event.reason),)
+    return (m.DrainWorker(worker=event.worker),)
+
+
+def _progress(pool: Pool, worker: str) -> tuple[m.AnyEffect, ...]:
+    slot = pool.slot_of(worker)
+    if not isinstance(slot, Loading):
+        return ()
+    model = slot.tenant.model
+    tickets = tuple(w.ticket for w in pool.waiters if w.option.model.key == model.key)
+    if not tickets:
+        return ()
+    return (
+        m.AnswerProgress(
+            tickets=tickets,
+            name=model.name,
+            phase="loading",
+            done_bytes=slot.done_bytes,
+            total_bytes=model.weights_bytes,
+            eta_ms=_eta_ms(pool, model.key),
+        ),
+    )
+
+
+def _queued(pool: Pool, waiter: m.Waiter) -> m.AnyEffect:
+    model = waiter.option.model
+    slot = pool.slots.get(model.key)
+    loading = isinstance(slot, Loading)
+    return m.AnswerProgress(
+        tickets=(waiter.ticket,),
+        name=model.name,
+        phase="loading" if loading else "queued",
+        done_bytes=slot.done_bytes if isinstance(slot, Loading) else 0,
+        total_bytes=model.weights_bytes,
+        eta_ms=_eta_ms(pool, model.key),
+    )
+
+
+def _eta_ms(pool: Pool, key: str) -> int | None:
+    return expected_load_ms(pool, key) if key in pool.learned else None
+
+
+def _answers(pool: Pool, event: m.Event) -> tuple[m.AnyEffect, ...]:
+    match event:
+        case m.LeaseGranted():
+            slot = pool.slot_of(event.worker)
+            assert isinstance(slot, Idle | Busy)
+            return (
+                m.AnswerGranted(
+                    ticket=event.ticket,
+                    lease=event.lease,
+                    model=slot.tenant.model,
+                    worker=event.worker,
+                    context_tokens=slot.service.context_tokens,
+                    waited_ms=event.waited_ms,
+                ),
+            )
+        case m.LoadAnswered():
+            slot = pool.slot_of(event.worker)
+            assert isinstance(slot, Idle | Busy)
+            return (
+                m.AnswerLoaded(
+                    ticket=event.ticket,
+                    model=slot.tenant.model,
+                    worker=event.worker,
+                    waited_ms=event.waited_ms,
+                    measured_bytes=slot.tenant.measured_bytes,
+                ),
+            )
+        case m.UnloadAnswered():
+            return (
+                m.AnswerUnloaded(
+                    ticket=event.ticket, name=event.model, freed_bytes=event.freed_bytes
+                ),
+            )
+        case m.TicketRefused():
+            return (m.AnswerRefused(ticket=event.ticket, fault=event.fault),)
+        case _:
+            return ()

@@ -1,0 +1,1 @@
+"""The control socket: listener, sessions, and the pool as clients see it."""

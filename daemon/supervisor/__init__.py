@@ -1,0 +1,1 @@
+"""Effects become processes: spawn, adopt, link, reap."""

@@ -1,0 +1,111 @@
+"""Starting a worker process: its command, its scrubbed environment, its log file."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from daemon.wire.errors import Code, MlxdError
+
+LISTEN_TIMEOUT_S: Final = 60.0
+"""From the spawn to the line that says it listens; a cold disk and a busy machine included."""
+
+LISTENING_LINE: Final = b"ready\n"
+LOG_BYTES_MAX: Final = 4 << 20
+
+_PASSED_ON: Final = (
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "LOGNAME",
+    "PATH",
+    "TMPDIR",
+    "USER",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "XDG_CACHE_HOME",
+    "MTL_HUD_ENABLED",
+)
+"""All that a worker sees of the daemon's environment: no keys, no proxies, no Python paths."""
+
+_ALWAYS: Final = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+class Launcher(msgspec.Struct, frozen=True):
+    """How workers are started.
+
+    Attributes:
+        run_dir: Where they put their locks and sockets.
+        logs_dir: Where their stderr goes, one file a worker id.
+        command: What is run; the worker's id and folder are appended.
+        env: The whole environment.
+    """
+
+    run_dir: Path
+    logs_dir: Path
+    command: tuple[str, ...]
+    env: dict[str, str]
+
+    def spawn(self, worker: str) -> subprocess.Popen[bytes]:
+        """Start worker ``worker`` in a session of its own; its stdout is ours to read."""
+        log_file = self.logs_dir / f"worker-{worker}.log"
+        with log_file.open("ab") as log:
+            return subprocess.Popen(
+                [*self.command, "--worker", worker, "--run-dir", os.fspath(self.run_dir)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=self.env,
+                start_new_session=True,
+            )
+
+
+def worker_command() -> tuple[str, ...]:
+    """This interpreter, isolated, running the worker."""
+    return (sys.executable, "-I", "-m", "daemon.worker")
+
+
+def worker_env(environ: Mapping[str, str], configured: Mapping[str, str]) -> dict[str, str]:
+    """The scrubbed environment, with ``[worker] env`` on top."""
+    passed_on = {name: environ[name] for name in _PASSED_ON if name in environ}
+    return {**passed_on, **_ALWAYS, **configured}
+
+
+async def wait_listening(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the one line that says the worker's socket is bound.
+
+    Raises:
+        MlxdError: ``worker_failed`` if it ended, or said something else, or took too long.
+    """
+    assert process.stdout is not None
+    heard = b""
+    try:
+        with anyio.fail_after(LISTEN_TIMEOUT_S):
+            while not heard.endswith(b"\n"):
+                await anyio.wait_readable(process.stdout)
+                chunk = os.read(process.stdout.fileno(), 64)
+                if not chunk:
+                    raise MlxdError(
+                        Code.WORKER_FAILED, "the worker ended before it listened; see its log"
+                    )
+                heard += chunk
+    except TimeoutError as error:
+        raise MlxdError(
+            Code.WORKER_FAILED, f"the worker did not listen within {LISTEN_TIMEOUT_S:.0f} s"
+        ) from error
+    finally:
+        process.stdout.close()
+    if heard != LISTENING_LINE:
+        raise MlxdError(Code.WORKER_FAILED, f"the worker said {heard!r} instead of listening")

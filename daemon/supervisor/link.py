@@ -1,0 +1,58 @@
+"""The daemon's end of the socket to one worker."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import anyio
+import msgspec
+
+from daemon.wire import data as d
+from daemon.wire.client import FrameStream, greet
+from daemon.wire.control import Hello
+from daemon.wire.errors import Code, MlxdError
+from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX
+
+_report: Final = msgspec.msgpack.Decoder(d.LinkReport)
+
+
+class Link:
+    """A greeted connection: commands out, reports in.
+
+    Attributes:
+        hosting: What the worker said of itself first.
+    """
+
+    def __init__(self, frames: FrameStream, hosting: d.Hosting) -> None:
+        self.hosting = hosting
+        self._frames = frames
+
+    async def send(self, command: d.LinkCommand) -> None:
+        await self._frames.send(command)
+
+    async def reports(self) -> AsyncIterator[d.LinkReport]:
+        """Reports until the connection ends."""
+        try:
+            while True:
+                yield _report.decode(await self._frames.receive())
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            return
+
+
+@asynccontextmanager
+async def open_link(socket: Path, generation: int) -> AsyncIterator[Link]:
+    """Dial a worker as its daemon.
+
+    Raises:
+        OSError: Nobody listens.
+        MlxdError: The worker follows a newer daemon, or speaks another protocol.
+    """
+    hello = Hello(role="daemon", client="mlxd", pid=os.getpid(), generation=generation)
+    async with await anyio.connect_unix(socket) as stream:
+        frames, _ = await greet(stream, hello, CONTROL_FRAME_BYTES_MAX)
+        first = _report.decode(await frames.receive())
+        if not isinstance(first, d.Hosting):
+            raise MlxdError(Code.INTERNAL, f"the worker began with {type(first).__name__}")
+        yield Link(frames, first)

@@ -1,0 +1,73 @@
+"""One worker as the supervisor holds it: what it is owed, and what it used."""
+
+import subprocess
+from typing import Final
+
+import anyio
+
+from daemon.pool.messages import ReportUsage
+from daemon.wire import data as d
+
+OUTBOX_MAX: Final = 64
+USAGE_WINDOW_MS: Final = 60_000
+ARRIVALS_MAX: Final = 512
+
+
+class Usage:
+    """Finished requests since the window began; bounded, whatever the traffic."""
+
+    def __init__(self, began_at_ms: int) -> None:
+        self.began_at_ms = began_at_ms
+        self._requests = 0
+        self._prompt_tokens = 0
+        self._completion_tokens = 0
+        self._busy_ms = 0
+        self._arrivals: list[tuple[int, int]] = []
+        self._dropped = 0
+
+    def add(self, report: d.UsageReport) -> None:
+        self._requests += 1
+        self._prompt_tokens += report.prompt_tokens
+        self._completion_tokens += report.completion_tokens
+        self._busy_ms += report.busy_ms
+        if len(self._arrivals) < ARRIVALS_MAX:
+            offset_ms = max(report.started_at_ms - self.began_at_ms, 0)
+            self._arrivals.append((offset_ms, report.busy_ms))
+        else:
+            self._dropped += 1
+
+    def report(self, worker: str, now_ms: int) -> ReportUsage:
+        return ReportUsage(
+            worker=worker,
+            window_ms=max(now_ms - self.began_at_ms, 1),
+            requests=self._requests,
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+            busy_ms=self._busy_ms,
+            arrivals=tuple(self._arrivals),
+            arrivals_dropped=self._dropped,
+        )
+
+
+class Seat:
+    """A worker that lives, or is about to."""
+
+    def __init__(self, worker: str) -> None:
+        self.worker = worker
+        self.process: subprocess.Popen[bytes] | None = None
+        """None for an adopted worker: it is no child of ours."""
+        self.pid: int | None = None
+        self.start_time: float | None = None
+        self.said: str | None = None
+        """Its parting word."""
+        self.retiring = False
+        self.usage: Usage | None = None
+        self.ended = anyio.Event()
+        self._send, self.outbox = anyio.create_memory_object_stream[d.LinkCommand](OUTBOX_MAX)
+
+    def tell(self, command: d.LinkCommand) -> None:
+        """Queue a command; it is sent once the link is up.
+
+        A worker is told a handful of things in its life: a full outbox is our own bug.
+        """
+        self._send.send_nowait(command)

@@ -1,0 +1,377 @@
+"""Effects become processes; what processes do comes back as commands.
+
+The supervisor decides nothing and keeps no truth: it spawns, adopts, links, tells and
+reaps. A worker's life is one task, from its spawn (or adoption) to its reported exit.
+"""
+
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import anyio
+import anyio.to_thread
+import structlog
+from anyio.abc import TaskGroup
+
+from daemon import processes
+from daemon.pool import messages as m
+from daemon.pool.state import Loading, Pool, Slot
+from daemon.supervisor.launch import Launcher, wait_listening
+from daemon.supervisor.link import Link, open_link
+from daemon.supervisor.seat import USAGE_WINDOW_MS, Seat, Usage
+from daemon.wire import data as d
+from daemon.wire.errors import MlxdError
+from daemon.wire.paths import Home
+
+RETIRE_GRACE_S: Final = 30.0
+"""A retired worker may take so long to end before it is terminated."""
+
+TERMINATE_GRACE_S: Final = 60.0
+"""And so long after that before it is killed: killing a large Metal process has left
+memory wired until the next boot, so it is the recorded last resort."""
+
+ADOPT_TIMEOUT_S: Final = 5.0
+CACHE_BYTES_MAX: Final = 256 << 20
+
+Send = Callable[[m.AnyCommand, m.Cause], Awaitable[None]]
+
+_log = structlog.get_logger("supervisor")
+_SELF: Final = m.Cause(command="supervisor")
+
+
+class Supervisor:
+    """Holds the workers; made by :func:`open_supervisor`."""
+
+    def __init__(
+        self, home: Home, launcher: Launcher, tasks: TaskGroup, now_ms: Callable[[], int]
+    ) -> None:
+        self._home = home
+        self._launcher = launcher
+        self._tasks = tasks
+        self._now_ms = now_ms
+        self._seats: dict[str, Seat] = {}
+        self._send: Send = _nowhere
+        self._generation = 0
+        self._boot_id = processes.boot_id()
+
+    def attach(self, send: Send) -> None:
+        """Where outcomes go; before any effect is performed."""
+        self._send = send
+
+    def perform(self, effect: m.AnyEffect) -> None:
+        """Begin ``effect``; returns at once."""
+        match effect:
+            case m.SpawnWorker():
+                seat = Seat(effect.worker)
+                self._seats[effect.worker] = seat
+                self._tasks.start_soon(self._host_new, seat)
+            case m.BeginLoad():
+                self._tell(effect.worker, _begin(effect))
+            case m.DrainWorker():
+                self._tell(effect.worker, d.Drain())
+            case m.RetireWorker():
+                self._retire(effect.worker, effect.reason)
+            case _:
+                raise AssertionError(f"{type(effect).__name__} is not the supervisor's")
+
+    def pid_of(self, worker: str) -> int | None:
+        """The process id of a worker that lives."""
+        seat = self._seats.get(worker)
+        return seat.pid if seat is not None else None
+
+    async def adopt(self, pool: Pool, generation: int) -> None:
+        """Find the workers of earlier daemons: take over the known, retire the unknown,
+        report the dead.
+        """
+        self._generation = generation
+        for slot in pool.slots.values():
+            worker = slot.tenant.worker
+            if await anyio.to_thread.run_sync(processes.is_held, self._home.worker_lock(worker)):
+                seat = Seat(worker)
+                self._seats[worker] = seat
+                self._tasks.start_soon(self._host_adopted, seat)
+            else:
+                await self._report_lost(slot)
+        await self._retire_strays(pool)
+
+    # --- a worker's life --------------------------------------------------------------
+
+    async def _host_new(self, seat: Seat) -> None:
+        try:
+            seat.process = await anyio.to_thread.run_sync(self._launcher.spawn, seat.worker)
+            seat.pid = seat.process.pid
+            seat.start_time = processes.start_time(seat.pid)
+            await wait_listening(seat.process)
+            async with open_link(self._socket(seat.worker), self._generation) as link:
+                _log.info("worker.spawned", worker=seat.worker, pid=seat.pid)
+                await self._report(
+                    m.ReportSpawned(
+                        worker=seat.worker,
+                        pid=seat.pid,
+                        start_time=seat.start_time or 0.0,
+                        boot_id=self._boot_id,
+                    )
+                )
+                await self._converse(seat, link)
+        except (OSError, TimeoutError, MlxdError, anyio.EndOfStream) as error:
+            seat.said = seat.said or str(error)
+            _log.warning("worker.unreachable", worker=seat.worker, why=str(error))
+            self._terminate(seat)
+        await self._reap(seat)
+
+    async def _host_adopted(self, seat: Seat) -> None:
+        try:
+            with anyio.fail_after(ADOPT_TIMEOUT_S) as dialling:
+                async with open_link(self._socket(seat.worker), self._generation) as link:
+                    dialling.deadline = float("inf")
+                    hosting = link.hosting
+                    seat.pid = hosting.pid
+                    seat.start_time = processes.start_time(hosting.pid)
+                    _log.info("worker.adopted", worker=seat.worker, pid=seat.pid)
+                    await self._report(_adopted(seat.worker, hosting))
+                    await self._converse(seat, link)
+        except (OSError, TimeoutError, MlxdError, anyio.EndOfStream) as error:
+            seat.said = seat.said or str(error)
+            _log.warning("worker.unreachable", worker=seat.worker, why=str(error))
+        await self._reap(seat)
+
+    async def _converse(self, seat: Seat, link: Link) -> None:
+        """Tell and listen until the worker closes the link."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_deliver, seat, link)
+            async for report in link.reports():
+                await self._heard(seat, report)
+            tasks.cancel_scope.cancel()
+
+    async def _heard(self, seat: Seat, report: d.LinkReport) -> None:
+        if isinstance(report, d.Bye):
+            seat.said = report.reason
+        elif isinstance(report, d.UsageReport):
+            self._count(seat, report)
+        else:
+            command = _command(seat.worker, report)
+            if command is not None:
+                await self._report(command)
+
+    async def _reap(self, seat: Seat) -> None:
+        """The link has ended: wait for the process to be gone, then say so."""
+        if seat.pid is not None:
+            with anyio.move_on_after(RETIRE_GRACE_S):
+                await processes.wait_exit(seat.pid)
+            if self._alive(seat):
+                self._terminate(seat)
+                with anyio.move_on_after(TERMINATE_GRACE_S):
+                    await processes.wait_exit(seat.pid)
+            if self._alive(seat):
+                self._kill(seat)
+                await processes.wait_exit(seat.pid)
+        code = seat.process.wait() if seat.process is not None else None
+        seat.ended.set()
+        del self._seats[seat.worker]
+        self._remove_files(seat.worker)
+        await self._flush(seat)
+        _log.info("worker.exited", worker=seat.worker, exit_code=code, said=seat.said)
+        await self._report(
+            m.ReportExit(
+                worker=seat.worker,
+                exit_code=code if code is not None and code >= 0 else None,
+                signal=-code if code is not None and code < 0 else None,
+                said=seat.said,
+            )
+        )
+
+    # --- telling ------------------------------------------------------------------------
+
+    def _tell(self, worker: str, command: d.LinkCommand) -> None:
+        seat = self._seats.get(worker)
+        if seat is not None:  # else it has just ended: its exit is on the way
+            seat.tell(command)
+
+    def _retire(self, worker: str, reason: str) -> None:
+        seat = self._seats.get(worker)
+        if seat is None or seat.retiring:
+            return
+        seat.retiring = True
+        seat.tell(d.Retire(reason=reason, grace_s=0.0))
+        self._tasks.start_soon(self._insist, seat)
+
+    async def _insist(self, seat: Seat) -> None:
+        """Retiring takes the time it takes, but not for ever."""
+        with anyio.move_on_after(RETIRE_GRACE_S):
+            await seat.ended.wait()
+        if not seat.ended.is_set():
+            _log.warning("worker.terminated", worker=seat.worker, after_s=RETIRE_GRACE_S)
+            self._terminate(seat)
+            with anyio.move_on_after(TERMINATE_GRACE_S):
+                await seat.ended.wait()
+        if not seat.ended.is_set():
+            self._kill(seat)
+
+    def _alive(self, seat: Seat) -> bool:
+        """Whether the very process is there: same pid, same start, not a zombie."""
+        if seat.process is not None:
+            return seat.process.poll() is None
+        return seat.pid is not None and processes.start_time(seat.pid) == seat.start_time
+
+    def _terminate(self, seat: Seat) -> None:
+        self._signal(seat, signal.SIGTERM)
+
+    def _kill(self, seat: Seat) -> None:
+        _log.error("worker.killed", worker=seat.worker, pid=seat.pid)
+        seat.said = "killed: it did not end by itself"
+        self._signal(seat, signal.SIGKILL)
+
+    def _signal(self, seat: Seat, number: signal.Signals) -> None:
+        if seat.pid is not None and self._alive(seat):
+            with suppress(ProcessLookupError):
+                os.kill(seat.pid, number)
+
+    # --- usage --------------------------------------------------------------------------
+
+    def _count(self, seat: Seat, report: d.UsageReport) -> None:
+        if seat.usage is None:
+            seat.usage = Usage(self._now_ms())
+            self._tasks.start_soon(self._flush_later, seat)
+        seat.usage.add(report)
+
+    async def _flush_later(self, seat: Seat) -> None:
+        with anyio.move_on_after(USAGE_WINDOW_MS / 1000):
+            await seat.ended.wait()
+        await self._flush(seat)
+
+    async def _flush(self, seat: Seat) -> None:
+        usage, seat.usage = seat.usage, None
+        if usage is not None:
+            await self._report(usage.report(seat.worker, self._now_ms()))
+
+    async def flush(self) -> None:
+        """Report usage now: the daemon is about to stop."""
+        for seat in list(self._seats.values()):
+            await self._flush(seat)
+
+    # --- after a restart ------------------------------------------------------------------
+
+    async def _report_lost(self, slot: Slot) -> None:
+        """A worker of the log that no longer lives."""
+        tenant = slot.tenant
+        rebooted = tenant.process is not None and tenant.process.boot_id != self._boot_id
+        if isinstance(slot, Loading):
+            await self._report(
+                m.ReportLoadFailed(
+                    worker=tenant.worker,
+                    reason="crashed" if rebooted else "daemon_restarted",
+                    message="the machine went down during its load"
+                    if rebooted
+                    else "the daemon restarted during its load",
+                )
+            )
+        said = "the machine was restarted" if rebooted else "it ended while no daemon ran"
+        self._remove_files(tenant.worker)
+        await self._report(m.ReportExit(worker=tenant.worker, said=said, blameless=rebooted))
+
+    async def _retire_strays(self, pool: Pool) -> None:
+        known = {slot.tenant.worker for slot in pool.slots.values()}
+        for lock in sorted(self._home.run_dir.glob("w-*.lock")):
+            worker = lock.stem.removeprefix("w-")
+            if worker in known:
+                continue
+            if await anyio.to_thread.run_sync(processes.is_held, lock):
+                _log.warning("worker.stray", worker=worker)
+                self._tasks.start_soon(self._retire_stray, worker)
+            else:
+                self._remove_files(worker)
+
+    async def _retire_stray(self, worker: str) -> None:
+        with suppress(OSError, TimeoutError, MlxdError, anyio.EndOfStream):
+            async with open_link(self._socket(worker), self._generation) as link:
+                await link.send(d.Retire(reason="the event log does not know it", grace_s=600.0))
+                async for _ in link.reports():
+                    pass
+
+    # --- small things -----------------------------------------------------------------------
+
+    async def _report(self, command: m.AnyCommand) -> None:
+        await self._send(command, _SELF)
+
+    def _socket(self, worker: str) -> os.PathLike[str]:
+        return self._home.worker_socket(worker)
+
+    def _remove_files(self, worker: str) -> None:
+        for path in (self._home.worker_socket(worker), self._home.worker_lock(worker)):
+            path.unlink(missing_ok=True)
+
+
+async def _deliver(seat: Seat, link: Link) -> None:
+    with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+        async for command in seat.outbox:
+            await link.send(command)
+
+
+def _begin(effect: m.BeginLoad) -> d.Begin:
+    model = effect.model
+    return d.Begin(
+        name=model.name,
+        path=model.path,
+        kind=model.kind,
+        adapter=model.adapter,
+        weights_bytes=model.weights_bytes,
+        kv_tokens=effect.kv_tokens,
+        context_tokens=model.context_tokens,
+        rows_max=effect.rows_max,
+        cache_bytes_max=CACHE_BYTES_MAX,
+    )
+
+
+def _adopted(worker: str, hosting: d.Hosting) -> m.ReportAdopted:
+    return m.ReportAdopted(
+        worker=worker,
+        pid=hosting.pid,
+        phase=hosting.phase,
+        measured_bytes=hosting.measured_bytes,
+        context_tokens=hosting.context_tokens,
+        running=hosting.running,
+        leases=hosting.leases,
+    )
+
+
+def _command(worker: str, report: d.LinkReport) -> m.AnyCommand | None:  # noqa: PLR0911 - a table
+    match report:
+        case d.LoadProgress():
+            return m.ReportProgress(
+                worker=worker, done_bytes=report.done_bytes, total_bytes=report.total_bytes
+            )
+        case d.Ready():
+            return m.ReportReady(
+                worker=worker,
+                measured_bytes=report.measured_bytes,
+                load_ms=report.load_ms,
+                context_tokens=report.context_tokens,
+            )
+        case d.LoadFailed():
+            return m.ReportLoadFailed(worker=worker, reason=report.reason, message=report.message)
+        case d.Running():
+            return m.ReportRunning(worker=worker, running=report.running, leases=report.leases)
+        case d.Measured():
+            return m.ReportMeasured(worker=worker, measured_bytes=report.measured_bytes)
+        case d.Drained():
+            return m.ReportDrained(worker=worker)
+        case d.StillBusy():
+            return m.ReportStillBusy(worker=worker, running=report.running)
+        case _:
+            return None
+
+
+async def _nowhere(command: m.AnyCommand, cause: m.Cause) -> None:
+    raise AssertionError("attach() comes first")
+
+
+@asynccontextmanager
+async def open_supervisor(
+    home: Home, launcher: Launcher, now_ms: Callable[[], int]
+) -> AsyncIterator[Supervisor]:
+    """A supervisor whose workers outlive it: leaving the block only closes the links."""
+    async with anyio.create_task_group() as tasks:
+        yield Supervisor(home, launcher, tasks, now_ms)
+        tasks.cancel_scope.cancel()

@@ -1,0 +1,1 @@
+"""All that the clients of the daemon may import: messages, framing, errors, settings, client."""

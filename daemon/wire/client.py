@@ -1,0 +1,465 @@
+"""The one client: what ``mlxctl``, ``mlx-bridge`` and the tests speak to the daemon with.
+
+:func:`open_control` holds a control connection; :func:`open_generation` the data-plane
+connection of one request. Both end with their ``async with`` block, whatever happens in it.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Final, TypeVar
+
+import anyio
+import msgspec
+from anyio.abc import ByteStream
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from daemon.wire import control as c
+from daemon.wire import data as d
+from daemon.wire.errors import Code, MlxdError
+from daemon.wire.framing import (
+    CONTROL_FRAME_BYTES_MAX,
+    DATA_FRAME_BYTES_MAX,
+    FrameReader,
+    encode_frame,
+)
+
+OnProgress = Callable[[c.Progress], None]
+AnswerT = TypeVar("AnswerT", bound=c.Answer)
+
+HANDSHAKE_TIMEOUT_S: Final = 5.0
+PENDING_ANSWERS_MAX: Final = 4096
+"""Unread answers to one request; more ends a watch as ``lagged``."""
+
+_RECEIVE_BYTES: Final = 1 << 16
+_welcome: Final = msgspec.msgpack.Decoder(c.Welcome | c.Refusal)
+_control_answer: Final = msgspec.msgpack.Decoder(c.ControlAnswer)
+_data_answer: Final = msgspec.msgpack.Decoder(d.DataAnswer)
+
+
+class FrameStream:
+    """Frames over a byte stream; one reader and one writer at a time."""
+
+    def __init__(self, stream: ByteStream, frame_bytes_max: int) -> None:
+        self._stream = stream
+        self._bytes_max = frame_bytes_max
+        self._reader = FrameReader(frame_bytes_max)
+        self._ready: list[bytes] = []
+        self._send_lock = anyio.Lock()
+
+    async def send(self, message: msgspec.Struct) -> None:
+        """Send one message.
+
+        Raises:
+            MlxdError: ``invalid_request`` if it is larger than a frame may be.
+            anyio.BrokenResourceError: The peer is gone.
+        """
+        frame = encode_frame(message, self._bytes_max)
+        async with self._send_lock:
+            await self._stream.send(frame)
+
+    async def receive(self) -> bytes:
+        """The next frame's payload.
+
+        Raises:
+            anyio.EndOfStream: The peer closed, between frames or within one.
+        """
+        while not self._ready:
+            self._ready = self._reader.feed(await self._stream.receive(_RECEIVE_BYTES))
+            self._ready.reverse()
+        return self._ready.pop()
+
+
+async def greet(
+    stream: ByteStream, hello: c.Hello, frame_bytes_max: int
+) -> tuple[FrameStream, c.Welcome]:
+    """Say hello on a fresh connection and hear the welcome.
+
+    Raises:
+        MlxdError: The peer refused, with its reason.
+        TimeoutError: It did not answer within ``HANDSHAKE_TIMEOUT_S``.
+    """
+    frames = FrameStream(stream, frame_bytes_max)
+    with anyio.fail_after(HANDSHAKE_TIMEOUT_S):
+        await frames.send(hello)
+        answer = _welcome.decode(await frames.receive())
+    if isinstance(answer, c.Refusal):
+        raise MlxdError.of(answer.fault)
+    return frames, answer
+
+
+class Control:
+    """A control connection: requests in flight, each answered by its id."""
+
+    def __init__(self, frames: FrameStream, welcome: c.Welcome) -> None:
+        self.welcome = welcome
+        self._frames = frames
+        self._next_id = 0
+        self._pending: dict[int, MemoryObjectSendStream[c.ControlAnswer]] = {}
+        self._gone: MlxdError | None = None
+
+    @property
+    def connected(self) -> bool:
+        return self._gone is None
+
+    async def status(self) -> c.StatusView:
+        return await self._call(c.GetStatus(id=self._id()), c.StatusView)
+
+    async def models(self) -> c.ModelsView:
+        return await self._call(c.ListModels(id=self._id()), c.ModelsView)
+
+    async def load(
+        self,
+        model: str,
+        *,
+        path: str | None = None,
+        ttl_s: float | None = None,
+        pin: bool = False,
+        over_budget: bool = False,
+        deadline_ms: int | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> c.Loaded:
+        """Load a model and wait until it is resident; cancelling withdraws the request."""
+        request = c.LoadModel(
+            id=self._id(),
+            model=model,
+            path=path,
+            ttl_s=ttl_s,
+            pin=pin,
+            over_budget=over_budget,
+            deadline_ms=deadline_ms,
+        )
+        return await self._call(request, c.Loaded, on_progress)
+
+    async def unload(self, model: str) -> c.Unloaded:
+        """Unload a model and wait until its process is gone."""
+        return await self._call(c.UnloadModel(id=self._id(), model=model), c.Unloaded)
+
+    async def acquire(
+        self,
+        model: str,
+        *,
+        needs: tuple[str, ...] = (),
+        deadline_ms: int = 120_000,
+        ttl_s: float | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> c.Granted:
+        """A lease on ``model``, loading it if need be; the caller gives it back."""
+        request = c.AcquireLease(
+            id=self._id(), model=model, needs=needs, deadline_ms=deadline_ms, ttl_s=ttl_s
+        )
+        return await self._call(request, c.Granted, on_progress)
+
+    async def release(self, lease: str) -> None:
+        """Give a lease back."""
+        await self._call(c.ReleaseLease(id=self._id(), lease=lease), c.Released)
+
+    @asynccontextmanager
+    async def lease(
+        self,
+        model: str,
+        *,
+        needs: tuple[str, ...] = (),
+        deadline_ms: int = 120_000,
+        ttl_s: float | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> AsyncIterator[c.Granted]:
+        """Hold a lease for the length of the block."""
+        granted = await self.acquire(
+            model, needs=needs, deadline_ms=deadline_ms, ttl_s=ttl_s, on_progress=on_progress
+        )
+        try:
+            yield granted
+        finally:
+            with anyio.move_on_after(1, shield=True):
+                await self._release_quietly(granted.lease)
+
+    @asynccontextmanager
+    async def watch(
+        self, after: int | None = None, *, follow: bool = True
+    ) -> AsyncIterator[AsyncIterator[c.WatchStarted | c.LogRecord | c.WatchEnded]]:
+        """Records of the event log: a snapshot with its seq, then what follows it."""
+        request = c.WatchEvents(id=self._id(), after=after, follow=follow)
+        async with self._answers(request) as answers:
+            yield _watch_answers(answers)
+
+    async def _release_quietly(self, lease: str) -> None:
+        # A lease dies with its connection: a daemon that is gone has nothing to release.
+        if self.connected:
+            try:
+                await self.release(lease)
+            except MlxdError as error:
+                if error.code is not Code.NO_DAEMON:
+                    raise
+
+    def _id(self) -> int:
+        self._next_id += 1
+        return self._next_id
+
+    async def _call(
+        self,
+        request: c.ControlRequest,
+        expected: type[AnswerT],
+        on_progress: OnProgress | None = None,
+    ) -> AnswerT:
+        async with self._answers(request) as answers:
+            async for answer in answers:
+                if isinstance(answer, c.Progress):
+                    if on_progress is not None:
+                        on_progress(answer)
+                elif isinstance(answer, expected):
+                    return answer
+                elif isinstance(answer, c.Failed):
+                    raise MlxdError.of(answer.fault)
+        raise self._gone or MlxdError(Code.INTERNAL, "the daemon ended the answer early")
+
+    @asynccontextmanager
+    async def _answers(
+        self, request: c.ControlRequest
+    ) -> AsyncIterator[MemoryObjectReceiveStream[c.ControlAnswer]]:
+        if self._gone is not None:
+            raise self._gone
+        send, receive = anyio.create_memory_object_stream[c.ControlAnswer](PENDING_ANSWERS_MAX)
+        self._pending[request.id] = send
+        ended = False
+        try:
+            with receive:
+                await self._send(request)
+                yield receive
+            ended = True
+        finally:
+            unanswered = self._pending.pop(request.id, None) is not None
+            send.close()
+            if unanswered and self.connected and (not ended or isinstance(request, c.WatchEvents)):
+                await self._withdraw(request.id)
+
+    async def _withdraw(self, target: int) -> None:
+        with anyio.move_on_after(1, shield=True):
+            try:
+                await self._send(c.CancelRequest(id=self._id(), target=target))
+            except MlxdError as error:
+                if error.code is not Code.NO_DAEMON:
+                    raise
+
+    async def _send(self, request: c.ControlRequest) -> None:
+        try:
+            await self._frames.send(request)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            raise _daemon_gone() from error
+
+    async def _serve(self) -> None:
+        """Hand every answer to whoever waits for its id, until the connection ends."""
+        try:
+            while True:
+                self._dispatch(_control_answer.decode(await self._frames.receive()))
+        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            pass
+        finally:
+            self._gone = _daemon_gone()
+            for pending in self._pending.values():
+                pending.close()
+            self._pending.clear()
+
+    def _dispatch(self, answer: c.ControlAnswer) -> None:
+        pending = self._pending.get(answer.id)
+        if pending is None:
+            return
+        try:
+            pending.send_nowait(answer)
+        except anyio.WouldBlock:
+            # Only a watch or a flood of progress can fill it: its reader has stalled.
+            pending.close()
+            del self._pending[answer.id]
+        except anyio.BrokenResourceError:
+            del self._pending[answer.id]
+        else:
+            if not isinstance(answer, c.Progress | c.WatchStarted | c.LogRecord):
+                pending.close()
+                del self._pending[answer.id]
+
+
+async def _watch_answers(
+    answers: MemoryObjectReceiveStream[c.ControlAnswer],
+) -> AsyncIterator[c.WatchStarted | c.LogRecord | c.WatchEnded]:
+    seq = 0
+    async for answer in answers:
+        if isinstance(answer, c.Failed):
+            raise MlxdError.of(answer.fault)
+        if isinstance(answer, c.WatchStarted | c.LogRecord | c.WatchEnded):
+            seq = answer.seq
+            yield answer
+            if isinstance(answer, c.WatchEnded):
+                return
+    yield c.WatchEnded(id=0, reason="lagged", seq=seq)
+
+
+def _daemon_gone() -> MlxdError:
+    return MlxdError(
+        Code.NO_DAEMON,
+        "the connection to the mlxd daemon ended; start it with `mlxd` and try again",
+        hint="start the daemon: mlxd",
+    )
+
+
+@asynccontextmanager
+async def open_control(
+    path: str, client: str, *, dial_grace_s: float = 0
+) -> AsyncIterator[Control]:
+    """A control connection to the daemon at the socket ``path``.
+
+    Args:
+        client: Who asks, as the event log will name it.
+        dial_grace_s: How long to keep dialling while the daemon starts.
+
+    Raises:
+        MlxdError: ``no_daemon`` if nobody listens, ``protocol_mismatch`` if the daemon
+            speaks another version.
+    """
+    hello = c.Hello(client=client, pid=os.getpid())
+    async with AsyncExitStack() as stack:
+        stream = await stack.enter_async_context(await _connect(path, dial_grace_s))
+        frames, welcome = await greet(stream, hello, CONTROL_FRAME_BYTES_MAX)
+        control = Control(frames, welcome)
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        tasks.start_soon(control._serve)  # noqa: SLF001 - its other half
+        try:
+            yield control
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+async def _connect(path: str, grace_s: float) -> ByteStream:
+    deadline = anyio.current_time() + grace_s
+    while True:
+        try:
+            return await anyio.connect_unix(path)
+        except OSError as error:
+            if anyio.current_time() >= deadline:
+                raise MlxdError(
+                    Code.NO_DAEMON,
+                    f"no mlxd daemon listens on {path}; start it with `mlxd`",
+                    hint="start the daemon: mlxd",
+                ) from error
+        await anyio.sleep(0.05)
+
+
+class Generation:
+    """One request at a worker, accepted: iterate for its deltas, ended by ``done``.
+
+    Attributes:
+        prompt_tokens: Counted by the engine before work began.
+        done: The terminal frame, once iteration has ended.
+    """
+
+    def __init__(self, frames: FrameStream, accepted: d.Accepted) -> None:
+        self.prompt_tokens = accepted.prompt_tokens
+        self.done: d.Done | None = None
+        self._frames = frames
+
+    async def __aiter__(self) -> AsyncIterator[d.Delta]:
+        """Deltas, one a decode step.
+
+        Raises:
+            MlxdError: The request's one terminal failure; ``worker_failed`` if the worker
+                died in the middle of it.
+        """
+        while True:
+            answer = await _receive_data(self._frames)
+            if isinstance(answer, d.Delta):
+                yield answer
+            elif isinstance(answer, d.Done):
+                self.done = answer
+                return
+            elif isinstance(answer, d.Fail):
+                raise MlxdError.of(answer.fault)
+
+
+async def _receive_data(frames: FrameStream) -> d.DataAnswer:
+    try:
+        answer: d.DataAnswer = _data_answer.decode(await frames.receive())
+        return answer
+    except (anyio.EndOfStream, anyio.BrokenResourceError) as error:
+        raise MlxdError(
+            Code.WORKER_FAILED,
+            "the model's worker process ended before the answer was complete; "
+            "ask again, the model will be loaded again",
+        ) from error
+
+
+class WorkerUnreachable(MlxdError):
+    """Nobody answered on a worker's socket: nothing of the request has run."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Code.WORKER_FAILED, "the model's worker process could not be reached; ask again"
+        )
+
+
+@asynccontextmanager
+async def open_generation(
+    socket: str, request: d.DataRequest, client: str
+) -> AsyncIterator[Generation]:
+    """Send one request to a worker; leaving the block early cancels it.
+
+    Raises:
+        WorkerUnreachable: Nobody answered.
+        MlxdError: The request was refused before anything ran.
+    """
+    hello = c.Hello(client=client, pid=os.getpid())
+    async with AsyncExitStack() as stack:
+        try:
+            stream = await stack.enter_async_context(await anyio.connect_unix(socket))
+            frames, _ = await greet(stream, hello, DATA_FRAME_BYTES_MAX)
+        except (OSError, TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+            raise WorkerUnreachable from error
+        yield await _begin_generation(frames, request)
+
+
+async def _begin_generation(frames: FrameStream, request: d.DataRequest) -> Generation:
+    # A worker that refuses early may close before all of the request is read: its
+    # answer says more than the broken pipe does.
+    with suppress(anyio.BrokenResourceError):
+        await frames.send(request)
+    answer = await _receive_data(frames)
+    if isinstance(answer, d.Fail):
+        raise MlxdError.of(answer.fault)
+    if not isinstance(answer, d.Accepted):
+        raise MlxdError(Code.INTERNAL, "the worker began without accepting the request")
+    return Generation(frames, answer)
+
+
+@asynccontextmanager
+async def generate(
+    control: Control,
+    model: str,
+    make: Callable[[c.Granted], d.DataRequest],
+    *,
+    client: str,
+    needs: tuple[str, ...] = (),
+    deadline_ms: int = 120_000,
+    ttl_s: float | None = None,
+    on_progress: OnProgress | None = None,
+) -> AsyncIterator[tuple[c.Granted, Generation]]:
+    """Acquire, connect and be accepted; acquires once more if the worker was draining.
+
+    Args:
+        make: Builds the request for the lease that was granted.
+
+    Raises:
+        MlxdError: Anything that is known to be wrong before the first token.
+    """
+    for last in (False, True):
+        async with AsyncExitStack() as stack:
+            lease = control.lease(
+                model, needs=needs, deadline_ms=deadline_ms, ttl_s=ttl_s, on_progress=on_progress
+            )
+            granted = await stack.enter_async_context(lease)
+            opened = open_generation(granted.socket, make(granted), client)
+            try:
+                generation = await stack.enter_async_context(opened)
+            except MlxdError as error:
+                if not last and (error.code is Code.BUSY or isinstance(error, WorkerUnreachable)):
+                    continue
+                raise
+            yield granted, generation
+            return

@@ -1,0 +1,87 @@
+"""What text and vision engines share: one model, its rows, and the memory they hold."""
+
+from pathlib import Path
+from typing import Any
+
+from daemon.wire.data import Begin, DataRequest, Usage
+from daemon.worker.engines.base import (
+    Emission,
+    Loaded,
+    Progress,
+    leave_memory_unwired,
+    limit_cache,
+    resident_bytes,
+)
+from daemon.worker.engines.folder import read_config
+from daemon.worker.engines.rows import Allowance, Decoder, Row, Rows
+from daemon.worker.engines.weights import free_memory, held_bytes, naming_failures
+
+
+class Generator:
+    """A loaded model that turns requests into rows and rows into tokens."""
+
+    def prepare(self, request_id: int, request: DataRequest) -> Row:
+        """A request as a row, completely checked."""
+        raise NotImplementedError
+
+    def make_decoder(self) -> Decoder:
+        """An empty batch."""
+        raise NotImplementedError
+
+
+class GeneratingEngine:
+    """An :class:`~daemon.worker.engines.base.Engine` whose requests are rows.
+
+    Subclasses give :meth:`open_model`.
+    """
+
+    def __init__(self) -> None:
+        self._rows: Rows | None = None
+        self._host_bytes = 0
+
+    def open_model(
+        self, begin: Begin, config: dict[str, Any], context_tokens: int, progress: Progress
+    ) -> Generator:
+        """Read the model in ``begin.path``, whose config.json is ``config``."""
+        raise NotImplementedError
+
+    def load(self, begin: Begin, progress: Progress) -> Loaded:
+        folder = Path(begin.path)
+        leave_memory_unwired()
+        limit_cache(begin.cache_bytes_max)
+        self._host_bytes = resident_bytes()
+        config = read_config(folder)
+        # A request whose row alone passed the allowance could never run.
+        context_tokens = min(begin.context_tokens, begin.kv_tokens)
+        with naming_failures(folder):
+            generator = self.open_model(begin, config, context_tokens, progress)
+            allowance = Allowance(begin.kv_tokens, max(1, begin.rows_max))
+            self._rows = Rows(generator.prepare, generator.make_decoder, allowance)
+        return Loaded(context_tokens)
+
+    def submit(self, request_id: int, request: DataRequest) -> int:
+        return self._open.submit(request_id, request)
+
+    def step(self) -> list[Emission]:
+        return self._open.step()
+
+    def cancel(self, request_id: int) -> Usage | None:
+        return self._open.cancel(request_id)
+
+    @property
+    def busy(self) -> bool:
+        return self._rows is not None and self._rows.busy
+
+    def memory_bytes(self) -> int:
+        return self._host_bytes + held_bytes()
+
+    def close(self) -> None:
+        if self._rows is not None:
+            self._rows.close()
+        self._rows = None
+        free_memory()
+
+    @property
+    def _open(self) -> Rows:
+        assert self._rows is not None, "the engine is used before it is loaded"
+        return self._rows

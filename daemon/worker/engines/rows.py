@@ -1,0 +1,303 @@
+"""Requests as rows of a continuously decoded batch: who waits, who runs, who is put back.
+
+The library that decodes is behind :class:`Decoder`; everything here is plain Python. Rows
+join at the next step, first come first served, while the KV allowance holds: rows times
+the longest row, because a batch pads its rows to the longest. When running rows outgrow
+the allowance, the youngest is taken out and put back in line with what it has decoded so
+far; the oldest always goes on, so every row ends.
+"""
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Literal, Protocol
+
+import msgspec
+import structlog
+
+from daemon.wire.data import DataRequest, Delta, Done, Fail, FinishReason, Usage
+from daemon.wire.errors import Code, Fault, MlxdError
+from daemon.worker.engines.base import Emission
+from daemon.worker.engines.output import Piece, TextOutput
+
+log = structlog.get_logger()
+
+KV_STEP_TOKENS: Final = 256
+"""Caches of mlx_lm and mlx_vlm grow by this many tokens at a time."""
+
+WAITING_MAX: Final = 128
+"""Requests in line beyond those decoded; further ones are refused as ``queue_full``."""
+
+
+class Token(msgspec.Struct, frozen=True):
+    """One row's token of one step; ``finish`` "stop" means an end token, no part of the text."""
+
+    uid: int
+    token: int
+    finish: Literal["stop", "length"] | None = None
+
+
+class Row:
+    """One request: its prompt, what it decoded, and how its text comes out.
+
+    Attributes:
+        extra: What only the engine that made the row knows of.
+    """
+
+    def __init__(
+        self,
+        *,
+        prompt: list[int],
+        tokens_max: int,
+        output: TextOutput,
+        extra: Any = None,
+    ) -> None:
+        self.request_id = -1
+        self.prompt = prompt
+        self.tokens_max = tokens_max
+        self.output = output
+        self.extra = extra
+        self.decoded: list[int] = []
+        self.uid: int | None = None
+        self.started_s: float | None = None
+        self.first_token_s: float | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens of KV that the row takes now."""
+        return len(self.prompt) + len(self.decoded)
+
+    def usage(self, now_s: float) -> Usage:
+        started = now_s if self.started_s is None else self.started_s
+        first = now_s if self.first_token_s is None else self.first_token_s
+        return Usage(
+            prompt_tokens=len(self.prompt),
+            completion_tokens=len(self.decoded),
+            prefill_ms=round((first - started) * 1000),
+            decode_ms=round((now_s - first) * 1000),
+        )
+
+
+class Decoder(Protocol):
+    """A library's batch generator, as thin as it can be."""
+
+    def insert(self, row: Row) -> int:
+        """Add a row whose cache begins empty: prompt and decoded tokens; gives its uid."""
+        ...
+
+    def remove(self, uid: int) -> None:
+        """Take a row out, at whatever stage it is."""
+        ...
+
+    def next(self) -> list[Token]:
+        """One decode step of all rows, then at most one prefill chunk."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Allowance(msgspec.Struct, frozen=True):
+    """Rows × longest row ≤ ``kv_tokens``, and at most ``rows_max`` rows."""
+
+    kv_tokens: int
+    rows_max: int
+
+    def holds(self, lengths: list[int]) -> bool:
+        """Whether rows of these lengths may be in the batch together."""
+        return len(lengths) <= 1 or (
+            len(lengths) <= self.rows_max and len(lengths) * _padded(max(lengths)) <= self.kv_tokens
+        )
+
+    def admits(self, lengths: list[int]) -> bool:
+        """As :meth:`holds`, with room for each to grow by one step of the cache."""
+        return self.holds([length + KV_STEP_TOKENS for length in lengths])
+
+
+def _padded(length: int) -> int:
+    return math.ceil(length / KV_STEP_TOKENS) * KV_STEP_TOKENS
+
+
+class Rows:
+    """The rows of one model: submitted, stepped, cancelled.
+
+    Args:
+        prepare: Turns a request into a row, or raises MlxdError.
+        make_decoder: Makes an empty decoder; called again after a step failed.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[int, DataRequest], Row],
+        make_decoder: Callable[[], Decoder],
+        allowance: Allowance,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._prepare = prepare
+        self._make_decoder = make_decoder
+        self._allowance = allowance
+        self._clock = clock
+        self._decoder = make_decoder()
+        self._waiting: deque[Row] = deque()
+        self._running: dict[int, Row] = {}
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting or self._running)
+
+    def submit(self, request_id: int, request: DataRequest) -> int:
+        """Put a request in line; gives the number of its prompt tokens."""
+        if len(self._waiting) >= WAITING_MAX:
+            raise MlxdError(
+                Code.QUEUE_FULL,
+                f"{WAITING_MAX} requests already wait for this model; try again later",
+            )
+        try:
+            row = self._prepare(request_id, request)
+        except MlxdError:
+            raise
+        except Exception as error:
+            log.exception("request.failed", request=request_id)
+            raise MlxdError(Code.WORKER_FAILED, _failed("preparing the request", error)) from error
+        row.request_id = request_id
+        self._waiting.append(row)
+        return len(row.prompt)
+
+    def cancel(self, request_id: int) -> Usage | None:
+        """Forget a request, waiting or running; None if it is not known."""
+        for row in self._waiting:
+            if row.request_id == request_id:
+                self._waiting.remove(row)
+                return row.usage(self._clock())
+        for row in self._running.values():
+            if row.request_id == request_id:
+                self._take_out(row)
+                return row.usage(self._clock())
+        return None
+
+    def step(self) -> list[Emission]:
+        """One step: admit, decode, give out, and keep to the allowance."""
+        emissions = self._admit()
+        if not self._running:
+            return emissions
+        try:
+            tokens = self._decoder.next()
+        except Exception as error:
+            log.exception("batch.failed", rows=len(self._running))
+            return emissions + self._fail_running(error)
+        for token in tokens:
+            row = self._running.get(token.uid)
+            if row is not None:
+                emission = self._advance(row, token)
+                if emission is not None:
+                    emissions.append(emission)
+        self._put_back()
+        return emissions
+
+    def close(self) -> None:
+        self._waiting.clear()
+        self._running.clear()
+        self._decoder.close()
+
+    def _admit(self) -> list[Emission]:
+        """Move rows from the line into the batch; one that cannot be inserted fails alone."""
+        emissions = []
+        while self._waiting:
+            lengths = [row.length for row in self._running.values()]
+            if not self._allowance.admits([*lengths, self._waiting[0].length]):
+                break
+            row = self._waiting.popleft()
+            row.started_s = row.started_s or self._clock()
+            try:
+                row.uid = self._decoder.insert(row)
+            except MlxdError as error:
+                emissions.append(self._failure(row, error.fault))
+            except Exception as error:
+                log.exception("request.failed", request=row.request_id)
+                emissions.append(self._failure(row, _fault("starting the request", error)))
+            else:
+                self._running[row.uid] = row
+        return emissions
+
+    def _advance(self, row: Row, token: Token) -> Emission | None:
+        """What one token adds to its row's answer; a failure here is the row's alone."""
+        row.decoded.append(token.token)
+        row.first_token_s = row.first_token_s or self._clock()
+        try:
+            piece = Piece() if token.finish == "stop" else row.output.feed(token.token)
+            ended = token.finish is not None or row.output.stop_text is not None
+            if ended:
+                piece += row.output.finish()
+        except Exception as error:
+            log.exception("request.failed", request=row.request_id)
+            self._leave(row, token)
+            return self._failure(row, _fault("decoding the answer", error))
+        frames = _delta(row, piece)
+        if not ended:
+            return Emission(row.request_id, frames) if frames else None
+        self._leave(row, token)
+        usage = row.usage(self._clock())
+        done = Done(
+            finish_reason=_reason(row, token), usage=usage, stop_text=row.output.stop_text
+        )
+        return Emission(row.request_id, (*frames, done), usage)
+
+    def _leave(self, row: Row, token: Token) -> None:
+        """The row is out of the batch; the decoder drops those that it finished itself."""
+        if token.finish is None:
+            self._take_out(row)
+        else:
+            del self._running[token.uid]
+
+    def _put_back(self) -> None:
+        """Take the youngest rows out until the others keep to the allowance."""
+        rows = sorted(self._running.values(), key=lambda row: row.request_id)
+        while not self._allowance.holds([row.length for row in rows]):
+            youngest = rows.pop()
+            self._take_out(youngest)
+            self._waiting.appendleft(youngest)
+            log.info("request.put_back", request=youngest.request_id, tokens=youngest.length)
+
+    def _take_out(self, row: Row) -> None:
+        if row.uid is not None and self._running.pop(row.uid, None) is not None:
+            self._decoder.remove(row.uid)
+        row.uid = None
+
+    def _fail_running(self, error: Exception) -> list[Emission]:
+        """The batch is lost with its rows; those in line go on with a new one."""
+        fault = _fault("decoding", error)
+        failures = [self._failure(row, fault) for row in self._running.values()]
+        self._running.clear()
+        self._decoder.close()
+        self._decoder = self._make_decoder()
+        return failures
+
+    def _failure(self, row: Row, fault: Fault) -> Emission:
+        return Emission(row.request_id, (Fail(fault=fault),), row.usage(self._clock()))
+
+
+def _delta(row: Row, piece: Piece) -> tuple[Delta, ...]:
+    if piece.empty:
+        return ()
+    return (
+        Delta(
+            text=piece.text,
+            reasoning=piece.reasoning,
+            tool_calls=piece.tool_calls,
+            tokens=len(row.decoded),
+        ),
+    )
+
+
+def _reason(row: Row, token: Token) -> FinishReason:
+    if row.output.stop_text is None and token.finish == "length":
+        return "length"
+    return "tool_calls" if row.output.called else "stop"
+
+
+def _failed(doing: str, error: Exception) -> str:
+    return f"{doing} failed: {type(error).__name__}: {error}"
+
+
+def _fault(doing: str, error: Exception) -> Fault:
+    return Fault(code=Code.WORKER_FAILED, message=_failed(doing, error))

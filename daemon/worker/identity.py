@@ -1,0 +1,58 @@
+"""Which process on which boot of the machine: what tells a worker from a reused pid."""
+
+import ctypes
+import os
+import struct
+import sys
+from pathlib import Path
+from typing import Final
+
+_PROC_PIDTBSDINFO: Final = 3
+_BSDINFO: Final = struct.Struct("12I16s32s5Ii2Q")
+"""macOS ``struct proc_bsdinfo`` (sys/proc_info.h); the last two are start seconds and µs."""
+
+
+def process_start_time(pid: int) -> float:
+    """When a process began, in seconds; equal for two readings exactly if it is one process.
+
+    Since boot on Linux (/proc/PID/stat, field 22), since the epoch on macOS (libproc).
+
+    Raises:
+        ProcessLookupError: There is no such process.
+    """
+    if sys.platform == "darwin":
+        return _start_time_darwin(pid)
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
+    except FileNotFoundError as error:
+        raise ProcessLookupError(f"there is no process {pid}") from error
+    # The second field is the command in parentheses, and may itself hold spaces.
+    ticks = int(stat.rpartition(")")[2].split()[19])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _start_time_darwin(pid: int) -> float:
+    libproc = ctypes.CDLL("/usr/lib/libproc.dylib", use_errno=True)
+    buffer = ctypes.create_string_buffer(_BSDINFO.size)
+    written = libproc.proc_pidinfo(
+        pid, _PROC_PIDTBSDINFO, ctypes.c_uint64(0), buffer, _BSDINFO.size
+    )
+    if written != _BSDINFO.size:
+        raise ProcessLookupError(f"there is no process {pid}")
+    *_, seconds, microseconds = _BSDINFO.unpack(buffer.raw)
+    return float(seconds) + float(microseconds) / 1e6
+
+
+def boot_id() -> str:
+    """A name of this boot of the machine: another one after every restart.
+
+    ``/proc/sys/kernel/random/boot_id`` on Linux, ``kern.bootsessionuuid`` on macOS.
+    """
+    if sys.platform == "darwin":
+        libc = ctypes.CDLL("/usr/lib/libSystem.dylib", use_errno=True)
+        size = ctypes.c_size_t(64)
+        value = ctypes.create_string_buffer(size.value)
+        if libc.sysctlbyname(b"kern.bootsessionuuid", value, ctypes.byref(size), None, 0) != 0:
+            raise OSError(ctypes.get_errno(), "sysctl kern.bootsessionuuid failed")
+        return value.value.decode("ascii").lower()
+    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()

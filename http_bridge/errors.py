@@ -1,0 +1,100 @@
+"""How a failure looks over HTTP: status, headers and the OpenAI error object.
+
+Statuses come from the one table in ``daemon.wire.errors``. What only HTTP knows (an unknown
+path, a body that is too large, a foreign origin) is an :class:`HttpProblem` with a status of
+its own.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from daemon.wire.errors import HANDLING, Code, Fault, MlxdError
+
+_json: Final = msgspec.json.Encoder()
+
+
+class HttpProblem(Exception):
+    """A request that HTTP itself has to refuse, with the status that says so."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = dict(headers or {})
+
+
+def refuse(field: str, message: str) -> MlxdError:
+    """The 400 that names the parameter at fault."""
+    return MlxdError(Code.INVALID_REQUEST, f"{field}: {message}", field=field)
+
+
+def openai_error(fault: Fault) -> dict[str, Any]:
+    """The ``{"error": …}`` object of a typed failure.
+
+    ``type``, ``param`` and ``code`` are the fields that the official SDKs read
+    (https://platform.openai.com/docs/guides/error-codes); ``hint`` is ours.
+    """
+    error: dict[str, Any] = {
+        "message": fault.message,
+        "type": _kind(HANDLING[fault.code].http_status),
+        "param": fault.field,
+        "code": _openai_code(fault),
+    }
+    if fault.hint is not None:
+        error["hint"] = fault.hint
+    return {"error": error}
+
+
+def error_body(fault: Fault) -> bytes:
+    """The JSON body that reports ``fault``."""
+    return _json.encode(openai_error(fault))
+
+
+def problem_body(problem: HttpProblem) -> bytes:
+    """The JSON body that reports what HTTP refused."""
+    error = {
+        "message": str(problem),
+        "type": _kind(problem.status),
+        "param": None,
+        "code": problem.code,
+    }
+    return _json.encode({"error": error})
+
+
+def error_headers(fault: Fault) -> dict[str, str]:
+    """Headers that tell a client whether and when to try again.
+
+    ``x-should-retry`` and ``retry-after-ms`` are understood by the official SDKs, which else
+    retry 408, 409, 429 and every 5xx.
+    """
+    headers = {"x-should-retry": "true" if HANDLING[fault.code].retryable else "false"}
+    if fault.retry_after_ms is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(fault.retry_after_ms / 1000)))
+        headers["retry-after-ms"] = str(fault.retry_after_ms)
+    if fault.code is Code.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return headers
+
+
+def _kind(status: int) -> str:
+    if status == 429:
+        return "rate_limit_error"
+    return "invalid_request_error" if status < 499 else "server_error"
+
+
+def _openai_code(fault: Fault) -> str:
+    if fault.code is Code.NOT_FOUND and fault.field == "model":
+        return "model_not_found"
+    if fault.code is Code.UNAUTHORIZED:
+        return "invalid_api_key"
+    return fault.code.value

@@ -1,0 +1,186 @@
+"""OpenAI request bodies as Structs: every field that is honoured, and no other.
+
+Field names and meanings are OpenAI's (https://platform.openai.com/docs/api-reference/chat),
+``null`` means absent. Extensions of ours: ``top_k``, ``min_p``, ``repetition_penalty``,
+``chat_template_kwargs``, ``keep_alive``, ``ttl`` and an assistant's ``reasoning_content``.
+"""
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+INT_MAX: Final = (1 << 31) - 1
+
+NonEmpty = Annotated[str, Meta(min_length=1)]
+TokenId = Annotated[int, Meta(ge=0, le=INT_MAX)]
+TokenCount = Annotated[int, Meta(ge=1, le=INT_MAX)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Bias = Annotated[float, Meta(ge=-100, le=100)]
+Name = Annotated[str, Meta(min_length=1, max_length=256)]
+FunctionName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
+Stop = NonEmpty | Annotated[tuple[NonEmpty, ...], Meta(max_length=16)]
+Metadata = dict[
+    Annotated[str, Meta(max_length=64)],
+    Annotated[str, Meta(max_length=512)],
+]
+
+
+class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every shape: a field that would have no effect is a mistake."""
+
+
+# --- messages ---------------------------------------------------------------
+
+
+class TextPart(Strict, frozen=True, kw_only=True, tag_field="type", tag="text"):
+    text: str
+
+
+class ImageUrl(Strict, frozen=True, kw_only=True):
+    """A picture as a ``data:`` URL; the model's own resolution is what "auto" means."""
+
+    url: NonEmpty
+    detail: str | None = None
+
+
+class ImagePart(Strict, frozen=True, kw_only=True, tag_field="type", tag="image_url"):
+    image_url: ImageUrl
+
+
+TextContent = str | tuple[TextPart, ...]
+UserContent = str | tuple[TextPart | ImagePart, ...]
+
+
+class SystemMessage(Strict, frozen=True, kw_only=True, tag_field="role", tag="system"):
+    content: TextContent
+    name: Name | None = None
+
+
+class DeveloperMessage(Strict, frozen=True, kw_only=True, tag_field="role", tag="developer"):
+    """The newer word for a system message; the model sees it as one."""
+
+    content: TextContent
+    name: Name | None = None
+
+
+class UserMessage(Strict, frozen=True, kw_only=True, tag_field="role", tag="user"):
+    content: UserContent
+    name: Name | None = None
+
+
+class CalledFunction(Strict, frozen=True, kw_only=True):
+    name: Name
+    arguments: str
+
+
+class CalledTool(Strict, frozen=True, kw_only=True):
+    id: Name
+    function: CalledFunction
+    type: Literal["function"] = "function"
+
+
+class AssistantMessage(Strict, frozen=True, kw_only=True, tag_field="role", tag="assistant"):
+    """What the model said before; fields that SDKs echo as null or empty may be so."""
+
+    content: TextContent | None = None
+    name: Name | None = None
+    reasoning_content: str | None = None
+    tool_calls: tuple[CalledTool, ...] | None = None
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
+    annotations: Annotated[tuple[Any, ...], Meta(max_length=0)] | None = None
+
+
+class ToolMessage(Strict, frozen=True, kw_only=True, tag_field="role", tag="tool"):
+    content: TextContent
+    tool_call_id: Name
+    name: Name | None = None
+
+
+Message = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage
+
+# --- requests -----------------------------------------------------------------
+
+
+class Function(Strict, frozen=True, kw_only=True, omit_defaults=True):
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Strict, frozen=True, kw_only=True):
+    type: Literal["function"]
+    function: Function
+
+
+class StreamOptions(Strict, frozen=True, kw_only=True):
+    include_usage: bool = False
+
+
+class TextRequest(Strict, frozen=True, kw_only=True):
+    """What chat and plain completions have in common.
+
+    Attributes:
+        user: Accepted; neither used nor recorded.
+        keep_alive: Idle time after which the model may be unloaded, such as "5m" or seconds.
+        ttl: The same in seconds.
+    """
+
+    model: NonEmpty
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: TokenCount | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=INT_MAX)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None
+    stop: Stop | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    logit_bias: dict[TokenId, Bias] | None = None
+    n: int | None = None
+    user: str | None = None
+    keep_alive: str | float | None = None
+    ttl: Annotated[float, Meta(ge=0, le=1e9)] | None = None
+
+
+class ChatRequest(TextRequest, frozen=True, kw_only=True):
+    """``POST /v1/chat/completions``.
+
+    Attributes:
+        metadata: Accepted; neither used nor recorded.
+        store: Only false: nothing is ever stored.
+        parallel_tool_calls: Only true, which is how models behave here.
+        chat_template_kwargs: Extra variables of the model's chat template.
+    """
+
+    messages: Annotated[tuple[Message, ...], Meta(min_length=1)]
+    max_completion_tokens: TokenCount | None = None
+    tools: tuple[Tool, ...] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    metadata: Annotated[Metadata, Meta(max_length=16)] | None = None
+    store: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+class CompletionRequest(TextRequest, frozen=True, kw_only=True):
+    """``POST /v1/completions``: a prompt as it is, with no chat template."""
+
+    prompt: str | Annotated[tuple[str | TokenId, ...], Meta(min_length=1)]
+    echo: bool | None = None
+    best_of: int | None = None
+    logprobs: int | None = None
+    suffix: str | None = None
+
+
+chat_decoder: Final = msgspec.json.Decoder(ChatRequest)
+completion_decoder: Final = msgspec.json.Decoder(CompletionRequest)

@@ -1,0 +1,109 @@
+"""Runs the bridge: from settings to a listening address, until it is told to stop."""
+
+import secrets
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Final
+
+import anyio
+import structlog
+from aiohttp import web
+
+from daemon.wire.errors import Code, MlxdError
+from daemon.wire.settings import HttpSettings
+from http_bridge import security
+from http_bridge.app import Bridge
+from http_bridge.link import open_link
+from http_bridge.serving import Serving
+from http_bridge.sse import BEGIN_AFTER_S, KEEP_ALIVE_S
+
+STOP_GRACE_S: Final = 15.0
+"""For running requests after SIGTERM; launchd kills after 20 s."""
+
+_log: Final = structlog.get_logger()
+
+
+@asynccontextmanager
+async def open_bridge(
+    control_socket: str,
+    http: HttpSettings,
+    *,
+    stop_grace_s: float = STOP_GRACE_S,
+    begin_after_s: float = BEGIN_AFTER_S,
+    keep_alive_s: float = KEEP_ALIVE_S,
+) -> AsyncIterator[tuple[str, int]]:
+    """A listening bridge; the daemon need not run yet.
+
+    Leaving the block refuses new requests, lets running ones finish for ``stop_grace_s``,
+    ends the rest with an error event, and closes.
+
+    Returns:
+        The bound host and port.
+
+    Raises:
+        MlxdError: ``invalid_request`` for settings that would expose the bridge without a
+            key; ``conflict`` if the address is taken.
+    """
+    policy = security.make_policy(
+        api_keys=http.api_keys,
+        allowed_hosts=http.allowed_hosts,
+        allowed_origins=http.allowed_origins,
+    )
+    security.check_exposure(http.host, policy)
+    async with open_link(control_socket) as link:
+        serving = Serving(link, begin_after_s=begin_after_s, keep_alive_s=keep_alive_s)
+        bridge = Bridge(
+            link=link,
+            serving=serving,
+            policy=policy,
+            body_bytes_max=http.body_bytes_max,
+            now_s=lambda: int(datetime.now(UTC).timestamp()),
+            new_id=lambda: secrets.token_hex(12),
+        )
+        runner = web.AppRunner(
+            bridge.application(),
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=1.0,
+        )
+        await runner.setup()
+        try:
+            yield await _listen(runner, http)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await serving.stop(stop_grace_s)
+                await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, http: HttpSettings) -> tuple[str, int]:
+    host = http.host.strip("[]")
+    try:
+        await web.TCPSite(runner, host, http.port).start()
+    except OSError as error:
+        raise MlxdError(
+            Code.CONFLICT,
+            f"cannot listen on {http.host}:{http.port}: {error.strerror}; stop the other "
+            "program, or choose another http.port",
+            field="http.port",
+        ) from error
+    bound_host, bound_port = runner.addresses[0][:2]
+    return str(bound_host), int(bound_port)
+
+
+async def run_bridge(control_socket: str, http: HttpSettings) -> None:
+    """Serve until SIGTERM or SIGINT; the first line on stdout says where, in JSON."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with open_bridge(control_socket, http) as (host, port):
+            announce(host, port)
+            async for received in signals:
+                _log.info("bridge.stopping", signal=received.name)
+                break
+    _log.info("bridge.stopped")
+
+
+def announce(host: str, port: int) -> None:
+    """Say where the bridge listens, for people's logs and for programs that wait for it."""
+    line = {"event": "bridge.listening", "host": host, "port": port}
+    structlog.PrintLogger().info(structlog.processors.JSONRenderer()(None, "", line))

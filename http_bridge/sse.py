@@ -1,0 +1,83 @@
+"""Server-sent events: a response that begins late, keeps a waiting client, and ends well.
+
+The form is https://html.spec.whatwg.org/multipage/server-sent-events.html: a line that begins
+with a colon is a comment, which every client must ignore.
+"""
+
+from typing import Final
+
+import anyio
+from aiohttp import web
+
+from daemon.wire import control as c
+
+BEGIN_AFTER_S: Final = 2.0
+"""Until then a failure can still be said with an HTTP status."""
+KEEP_ALIVE_S: Final = 5.0
+
+_HEADERS: Final = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache",
+    "X-Accel-Buffering": "no",  # proxies of the nginx family hold events back without it
+}
+
+
+class EventStream:
+    """One streamed response; its head is sent with the first event or comment."""
+
+    def __init__(
+        self,
+        request: web.Request,
+        *,
+        begin_after_s: float = BEGIN_AFTER_S,
+        keep_alive_s: float = KEEP_ALIVE_S,
+    ) -> None:
+        self.response = web.StreamResponse(headers=_HEADERS)
+        self._request = request
+        self._begin_after_s = begin_after_s
+        self._keep_alive_s = keep_alive_s
+        self._beginning = anyio.Lock()
+        self._quiet = True
+        self._waiting_for = "waiting"
+
+    @property
+    def begun(self) -> bool:
+        """Whether the status is out, so that a failure has to be an event."""
+        return self.response.prepared
+
+    async def send(self, events: bytes) -> None:
+        """Write, after the head if need be; waits while the client is slow.
+
+        Raises:
+            ConnectionResetError: The client is gone.
+        """
+        if not self.response.prepared:
+            async with self._beginning:
+                if not self.response.prepared:
+                    await self.response.prepare(self._request)
+        self._quiet = False
+        await self.response.write(events)
+
+    def note(self, progress: c.Progress) -> None:
+        """Take what the next comment will say."""
+        if progress.phase == "loading" and progress.total_bytes:
+            percent = min(100, 100 * progress.done_bytes // progress.total_bytes)
+            self._waiting_for = f"loading {percent} %"
+        else:
+            self._waiting_for = progress.phase
+
+    async def keep_alive(self) -> None:
+        """Comment whenever nothing else was sent for a while; runs until cancelled."""
+        await anyio.sleep(self._begin_after_s)
+        try:
+            while True:
+                if self._quiet:
+                    await self.send(b": " + self._waiting_for.encode() + b"\n\n")
+                self._quiet = True
+                await anyio.sleep(self._keep_alive_s)
+        except ConnectionResetError:
+            return  # the client is gone: aiohttp cancels the handler, which says the rest
+
+    async def end(self) -> None:
+        """Close the stream in good order."""
+        await self.response.write_eof()

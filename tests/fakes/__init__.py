@@ -1,0 +1,1 @@
+"""Fakes that pass the contract suites of what they stand for."""

@@ -1,0 +1,1 @@
+"""How the bundled vision-language model `mlxd/glimpse` is made and measured."""
