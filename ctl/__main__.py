@@ -31,7 +31,8 @@ def _run(arguments: list[str]) -> int:
         # A terminal that cannot show a character gets a "?", never a traceback.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    return run(App(os.environ, sys.stdout, sys.stderr), arguments)
+    environ = os.environ  # noqa: TID251 - a __main__ module is where it is read
+    return run(App(environ, sys.stdout, sys.stderr), arguments)
 
 
 def _drop_stdout() -> None:

@@ -1,6 +1,6 @@
 """What every verb is given: where the daemon is, and what to print to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Final, TextIO
 
@@ -9,6 +9,9 @@ import msgspec
 from ctl.blocks import Block
 from ctl.plain import plain
 from daemon.wire.errors import Fault
+
+CLIENT: Final = "mlxctl"
+"""Who asks, as the event log names it."""
 
 _CONTROL_CODES: Final = dict.fromkeys(
     [*range(0x20), *range(0x7F, 0xA0)], "\N{REPLACEMENT CHARACTER}"
@@ -54,6 +57,15 @@ class App:
     @cached_property
     def err_is_terminal(self) -> bool:
         return self._is_terminal(self._err)
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the terminal that stdout is; None where it is none."""
+        if not self.out_is_terminal:
+            return None
+        import shutil  # noqa: PLC0415
+
+        return shutil.get_terminal_size().columns
 
     @property
     def err(self) -> TextIO:

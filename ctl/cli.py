@@ -41,10 +41,10 @@ Exit codes and the --json shapes are documented in docs/mlxctl.md.
 class Verbs(click.Group):
     """A group whose commands are imported on demand, so that each starts fast."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own
         return [verb for verb in VERBS if verb != "ps"]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in VERBS:
             return None
         module, _, name = VERBS[cmd_name].partition(":")

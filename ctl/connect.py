@@ -4,15 +4,15 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 import anyio
+import msgspec
 
-from ctl.app import App
+from ctl.app import CLIENT, App
+from ctl.failures import not_answering, not_running, not_understood
 from daemon.wire.client import Control, open_control
 from daemon.wire.errors import Code, MlxdError
 
-CLIENT: Final = "mlxctl"
-"""Who asks, as the event log names it."""
-
 T = TypeVar("T")
+_NO_ANSWER: Final = (TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError)
 
 
 def talk(app: App, work: Callable[[Control], Awaitable[T]]) -> T:
@@ -32,7 +32,7 @@ def talk(app: App, work: Callable[[Control], Awaitable[T]]) -> T:
         return anyio.run(converse)
     except BaseExceptionGroup as group:
         raise _explained(_root(group), socket) from group
-    except (MlxdError, TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+    except (MlxdError, *_NO_ANSWER, msgspec.MsgspecError) as error:
         raise _explained(error, socket) from error
 
 
@@ -47,17 +47,10 @@ def _root(error: BaseException) -> BaseException:
 def _explained(error: BaseException, socket: str) -> BaseException:
     """The failure in the words of this program."""
     if isinstance(error, MlxdError):
-        if error.code is Code.NO_DAEMON and isinstance(error.__cause__, OSError):
-            return MlxdError(
-                Code.NO_DAEMON,
-                f"the mlxd daemon is not running: nothing listens on {socket}",
-                hint="start it with: mlxd",
-            )
-        return error
-    if isinstance(error, TimeoutError | anyio.EndOfStream | anyio.BrokenResourceError):
-        return MlxdError(
-            Code.NO_DAEMON,
-            f"whoever listens on {socket} does not answer as mlxd does",
-            hint="look into the daemon's log, or restart it",
-        )
+        refused = error.code is Code.NO_DAEMON and isinstance(error.__cause__, OSError)
+        return not_running(socket) if refused else error
+    if isinstance(error, _NO_ANSWER):
+        return not_answering(socket)
+    if isinstance(error, msgspec.MsgspecError):
+        return not_understood(error)
     return error

@@ -13,7 +13,9 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 def _set_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    ctx.ensure_object(App).as_json |= value
+    app = ctx.find_object(App)
+    assert app is not None
+    app.as_json |= value
 
 
 def json_option(command: Decorated) -> Decorated:

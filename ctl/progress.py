@@ -9,19 +9,20 @@ import msgspec
 from ctl.app import App, harmless
 from ctl.shapes import progress_shape
 from daemon.wire import control as c
-from daemon.wire.client import OnProgress
 from daemon.wire.units import format_duration_ms
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
+    from daemon.wire.client import OnProgress
+
 Mode = Literal["auto", "bar", "json", "none"]
 MODES: Final = ("auto", "bar", "json", "none")
 
 
 @contextmanager
-def shown_progress(app: App, mode: Mode = "auto") -> Iterator[OnProgress]:
+def shown_progress(app: App, mode: Mode = "auto") -> "Iterator[OnProgress]":
     """Show the progress of one load for the length of the block.
 
     Args:

@@ -121,9 +121,7 @@ def _queue_table(view: c.StatusView) -> Table:
 def models_page(view: c.ModelsView) -> Page:
     """What could be loaded, and what stands in the way where the files say so."""
     if not view.models:
-        return (
-            Line("No model was found. To load one from a folder: mlxctl load ./folder", "dim"),
-        )
+        return (Line("No model was found. To load one from a folder: mlxctl load ./folder", "dim"),)
     columns = [
         Column("NAME"),
         Column("KIND"),

@@ -6,6 +6,7 @@ after the other and committed together; until the commit is done nobody sees any
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final, Protocol
 
 import anyio
@@ -16,7 +17,7 @@ import structlog
 from daemon.clock import Clock
 from daemon.eventlog.errors import LogWriteFailed
 from daemon.eventlog.log import EventLog
-from daemon.eventlog.record import Record
+from daemon.eventlog.reader import Line
 from daemon.pool import messages as m
 from daemon.pool.decide import decide, next_due_ms
 from daemon.pool.evolve import evolve
@@ -45,6 +46,7 @@ class Order(msgspec.Struct, frozen=True):
 
     command: m.AnyCommand
     cause: m.Cause
+    visible: anyio.Event | None = None
 
 
 class Performer(Protocol):
@@ -57,7 +59,7 @@ class Performer(Protocol):
 class _Step(msgspec.Struct, frozen=True):
     """One decided command of a batch: what it made true, and the pool after each event."""
 
-    record: Record | None
+    logged: bool
     beliefs: tuple[tuple[m.Event, Pool], ...]
 
 
@@ -65,13 +67,18 @@ class Subscription:
     """Records as they become durable, for one watcher."""
 
     def __init__(self) -> None:
-        self._send, self.records = anyio.create_memory_object_stream[Record](WATCHER_RECORDS_MAX)
+        self._send, self.lines = anyio.create_memory_object_stream[Line](WATCHER_RECORDS_MAX)
 
-    def publish(self, record: Record) -> bool:
+    def close(self) -> None:
+        """No more records."""
+        self._send.close()
+        self.lines.close()
+
+    def publish(self, line: Line) -> bool:
         """False once the watcher has fallen behind or gone away."""
         try:
-            self._send.send_nowait(record)
-        except (anyio.WouldBlock, anyio.BrokenResourceError):
+            self._send.send_nowait(line)
+        except (anyio.WouldBlock, anyio.BrokenResourceError, anyio.ClosedResourceError):
             self._send.close()
             return False
         return True
@@ -92,13 +99,14 @@ class Kernel:
         self._tickets = 0
         self._watchers: list[Subscription] = []
         self._probe_at_ms: int | None = None
+        self._changed = anyio.Event()
 
     # --- what others call ---------------------------------------------------------
 
     @property
     def seq(self) -> int:
         """Of the last durable record."""
-        return self._log.last_seq
+        return self._log.position.seq
 
     def now_ms(self) -> int:
         return self._clock.now_ms()
@@ -117,6 +125,25 @@ class Kernel:
     async def send(self, command: m.AnyCommand, cause: m.Cause) -> None:
         """Hand in a command; waits while the inbox is full."""
         await self._orders.send(Order(command, cause))
+
+    def post(self, command: m.AnyCommand, cause: m.Cause) -> None:
+        """Hand in a command without waiting; for what must not be lost."""
+        order = Order(command, cause)
+        try:
+            self._orders.send_nowait(order)
+        except anyio.WouldBlock:
+            self._own.append(order)  # the inbox is full: the kernel is awake and comes to it
+
+    async def carry_out(self, command: m.AnyCommand, cause: m.Cause) -> None:
+        """Hand in a command and wait until what it made true is durable and visible."""
+        visible = anyio.Event()
+        await self._orders.send(Order(command, cause, visible))
+        await visible.wait()
+
+    async def emptied(self) -> None:
+        """Wait until no model is in memory, loading or leaving."""
+        while self.pool.slots:
+            await self._changed.wait()
 
     def subscribe(self) -> Subscription:
         """Records from the next one on."""
@@ -158,14 +185,22 @@ class Kernel:
         for order in batch:
             pool, step = self._decide(pool, order)
             steps.append(step)
+        lines: tuple[Line, ...] = ()
         try:
-            await self._write(steps)
+            lines = await self._write(steps)
         except LogWriteFailed as failure:
             self._log.rollback()
             self._become_read_only(failure)
             steps = self._decide_unlogged(before, batch)
+        for line in lines:
+            self._watchers = [w for w in self._watchers if w.publish(line)]
         for step in steps:
             self._make_visible(step)
+        for order in batch:
+            if order.visible is not None:
+                order.visible.set()
+        self._changed.set()
+        self._changed = anyio.Event()
 
     def _decide(self, pool: Pool, order: Order) -> tuple[Pool, _Step]:
         now_ms = self.now_ms()
@@ -173,29 +208,27 @@ class Kernel:
         durable = tuple(e for e in events if isinstance(e, m.Durable))
         if durable and self.read_only is not None:
             return self._decide_read_only(pool, order, events, now_ms)
-        record = self._log.append(now_ms, order.cause, durable) if durable else None
-        return self._believe(pool, record, events, now_ms)
+        if durable:
+            self._log.append(now_ms, order.cause, durable)
+        return self._believe(pool, bool(durable), events, now_ms)
 
     def _believe(
-        self, pool: Pool, record: Record | None, events: Iterable[m.Event], now_ms: int
+        self, pool: Pool, logged: bool, events: Iterable[m.Event], now_ms: int
     ) -> tuple[Pool, _Step]:
         beliefs = []
         for event in events:
             pool = evolve(pool, event, now_ms)
             beliefs.append((event, pool))
-        return pool, _Step(record, tuple(beliefs))
+        return pool, _Step(logged, tuple(beliefs))
 
-    async def _write(self, steps: list[_Step]) -> None:
-        if all(step.record is None for step in steps):
-            return
+    async def _write(self, steps: list[_Step]) -> tuple[Line, ...]:
+        if not any(step.logged for step in steps):
+            return ()
         if any(must_sync(event) for step in steps for event, _ in step.beliefs):
-            await anyio.to_thread.run_sync(self._log.commit, True)
-        else:
-            self._log.commit(sync=False)
+            return await anyio.to_thread.run_sync(partial(self._log.commit, sync=True))
+        return self._log.commit(sync=False)
 
     def _make_visible(self, step: _Step) -> None:
-        if step.record is not None:
-            self._watchers = [w for w in self._watchers if w.publish(step.record)]
         for event, pool in step.beliefs:
             self.pool = pool
             for effect in react(pool, event):
@@ -228,14 +261,15 @@ class Kernel:
     async def _probe(self) -> None:
         if self._probe_at_ms is None or self.now_ms() < self._probe_at_ms:
             return
-        try:
-            await anyio.to_thread.run_sync(self._log.probe)
-        except LogWriteFailed as failure:
-            self._become_read_only(failure)
-        else:
+        if await anyio.to_thread.run_sync(self._log.probe):
             self.read_only = None
             self._probe_at_ms = None
             _log.info("log.writable")
+        elif self._log.read_only is not None:
+            self.read_only = self._log.read_only
+            self._probe_at_ms = None
+        else:
+            self._probe_at_ms = self.now_ms() + PROBE_MS
 
     def _decide_unlogged(self, pool: Pool, batch: list[Order]) -> list[_Step]:
         steps = []
@@ -251,7 +285,7 @@ class Kernel:
         command = order.command
         if isinstance(command, m.Report):
             _log.warning("event.unlogged", events=[type(e).__name__ for e in events])
-            return self._believe(pool, None, events, now_ms)
+            return self._believe(pool, False, events, now_ms)
         if isinstance(command, m.Acquire | m.Load | m.Unload):
             fault = Fault(
                 code=Code.READ_ONLY,
@@ -260,5 +294,5 @@ class Kernel:
                 retry_after_ms=PROBE_MS,
             )
             refused = m.TicketRefused(ticket=command.ticket, fault=fault)
-            return self._believe(pool, None, (refused,), now_ms)
-        return pool, _Step(None, ())
+            return self._believe(pool, False, (refused,), now_ms)
+        return pool, _Step(False, ())

@@ -54,16 +54,16 @@ def read_chat(body: bytes, request_id: str) -> tuple[Plan, bool]:
     messages = tuple(
         _message(message, f"messages[{index}]") for index, message in enumerate(request.messages)
     )
-    pictures = any(isinstance(part, d.ImagePart) for m in messages for part in m.parts)
+    tools = _tools(request)
     plan = Plan(
         model=request.model,
-        needs=("vision",) if pictures else ("text",),
+        needs=_needs(messages, tools),
         generate=d.Generate(
             lease="",
             request=request_id,
             messages=messages,
             template_kwargs=request.chat_template_kwargs,
-            tools=_tools(request),
+            tools=tools,
             sampling=sampling_of(request),
             max_tokens=_max_tokens(request),
             stop=stops_of(request),
@@ -90,7 +90,7 @@ def _check(request: ChatRequest) -> None:
             "response_format",
             f'only {{"type": "text"}} is supported, not {wanted.get("type")!r}; leave it out',
         )
-    if request.tool_choice not in {None, "auto", "none"} if _is_text(request) else True:
+    if request.tool_choice not in (None, "auto", "none"):
         raise refuse(
             "tool_choice",
             'not supported yet, except "auto" and "none"; say in the prompt which tool to use',
@@ -99,15 +99,19 @@ def _check(request: ChatRequest) -> None:
         check_portable(request.chat_template_kwargs, "chat_template_kwargs")
 
 
-def _is_text(request: ChatRequest) -> bool:
-    return request.tool_choice is None or isinstance(request.tool_choice, str)
-
-
 def _max_tokens(request: ChatRequest) -> int | None:
     older, newer = request.max_tokens, request.max_completion_tokens
     if None not in {older, newer} and older != newer:
         raise refuse("max_tokens", "differs from max_completion_tokens; send one of them")
     return older if newer is None else newer
+
+
+def _needs(
+    messages: tuple[d.ChatMessage, ...], tools: tuple[dict[str, Any], ...]
+) -> tuple[str, ...]:
+    """What the model must be able to do; the first that it cannot is what the refusal names."""
+    pictures = any(isinstance(part, d.ImagePart) for m in messages for part in m.parts)
+    return (*(["vision"] if pictures else []), "chat", *(["tools"] if tools else []))
 
 
 def _tools(request: ChatRequest) -> tuple[dict[str, Any], ...]:

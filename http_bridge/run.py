@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 import anyio
+import click
+import msgspec
 import structlog
 from aiohttp import web
 
@@ -88,8 +90,8 @@ async def _listen(runner: web.AppRunner, http: HttpSettings) -> tuple[str, int]:
             "program, or choose another http.port",
             field="http.port",
         ) from error
-    bound_host, bound_port = runner.addresses[0][:2]
-    return str(bound_host), int(bound_port)
+    bound: tuple[str, int] = runner.addresses[0][:2]
+    return bound
 
 
 async def run_bridge(control_socket: str, http: HttpSettings) -> None:
@@ -106,4 +108,4 @@ async def run_bridge(control_socket: str, http: HttpSettings) -> None:
 def announce(host: str, port: int) -> None:
     """Say where the bridge listens, for people's logs and for programs that wait for it."""
     line = {"event": "bridge.listening", "host": host, "port": port}
-    structlog.PrintLogger().info(structlog.processors.JSONRenderer()(None, "", line))
+    click.echo(msgspec.json.encode(line))

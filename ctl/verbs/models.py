@@ -4,6 +4,7 @@ import click
 
 from ctl.app import App
 from ctl.options import json_option
+from daemon.wire import control as c
 
 _EPILOG = """\b
 Examples:
@@ -20,9 +21,9 @@ the reason.
 @click.pass_obj
 def models(app: App) -> None:
     """List the models that can be loaded by name."""
-    from ctl.connect import talk  # noqa: PLC0415
+    from ctl.quick import ask  # noqa: PLC0415
 
-    view = talk(app, lambda control: control.models())
+    view = ask(app, c.ListModels(id=1), c.ModelsView)
     if app.as_json:
         from ctl.shapes import models_shape  # noqa: PLC0415
 

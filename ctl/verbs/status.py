@@ -4,6 +4,7 @@ import click
 
 from ctl.app import App
 from ctl.options import json_option
+from daemon.wire import control as c
 
 _EPILOG = """\b
 Examples:
@@ -20,9 +21,9 @@ is reserved for its requests, or what was measured if that is more.
 @click.pass_obj
 def status(app: App) -> None:
     """Show what is loaded, how much memory it takes, and who waits."""
-    from ctl.connect import talk  # noqa: PLC0415
+    from ctl.quick import ask  # noqa: PLC0415
 
-    view = talk(app, lambda control: control.status())
+    view = ask(app, c.GetStatus(id=1), c.StatusView)
     if app.as_json:
         from ctl.shapes import status_shape  # noqa: PLC0415
 

@@ -62,14 +62,10 @@ def own_version() -> str:
 
 
 def _ask(app: App) -> c.Welcome | None:
-    from ctl.connect import talk  # noqa: PLC0415
-    from daemon.wire.client import Control  # noqa: PLC0415
-
-    async def welcome(control: Control) -> c.Welcome:
-        return control.welcome
+    from ctl.quick import greet  # noqa: PLC0415
 
     try:
-        return talk(app, welcome)
+        return greet(app)
     except MlxdError as error:
         if error.code is Code.NO_DAEMON:
             return None

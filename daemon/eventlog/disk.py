@@ -11,9 +11,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import structlog
+
+BLOCK_BYTES: Final = 1 << 20
+"""What is read at once where all of a file is."""
 
 OpenMode = Literal["create", "existing", "replace"]
 

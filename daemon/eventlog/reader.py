@@ -41,25 +41,28 @@ class LogReader:
         """The committed records after ``after_seq``, one by one, in today's versions.
 
         Raises:
+            LogDamaged: An older segment, which opening did not check, does not hold.
             LogTooNew: A record holds what this version does not know.
             OSError: A file cannot be read.
         """
         decode = DECODER.decode
         for first, lines, path in self._blocks(after_seq):
-            for number, line in enumerate(lines):
+            for number, line in enumerate(lines, first):
                 try:
                     record = decode(line)
                 except ValueError as error:
-                    where = f"record {first + number} in {path}"
-                    raise LogTooNew(where, str(error)) from error
+                    raise LogTooNew(f"record {number} in {path}", str(error)) from error
+                if record.seq != number:
+                    raise _changed(path, number)
                 yield record
 
     def read_after(self, seq: int) -> Iterator[Line]:
-        """The lines after record ``seq`` that were committed when this was called.
+        """The lines after record ``seq`` that are committed when the first is taken.
 
         Safe in any thread beside a writer; a recent ``seq`` costs a few small reads.
 
         Raises:
+            LogDamaged: An older segment, which opening did not check, does not hold.
             OSError: A file cannot be read.
         """
         for first, lines, _ in self._blocks(seq):

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from daemon.eventlog.disk import Disk
+from daemon.eventlog.disk import BLOCK_BYTES, Disk
 from daemon.eventlog.errors import Damage, LogDamaged
 from daemon.eventlog.record import (
     GENESIS,
@@ -18,13 +18,12 @@ from daemon.eventlog.record import (
     seq_of,
 )
 
-BLOCK_BYTES: Final = 1 << 20
 PROBE_BYTES: Final = 1 << 16
 _SUFFIX: Final = ".jsonl"
 _DIGITS: Final = 16
 
-Visit = Callable[[list[bytes], int], None]
-"""Takes good lines and the byte at which the first of them begins."""
+Visit = Callable[[list[bytes], int, int], None]
+"""Takes good lines, the seq of the first, and the byte at which it begins."""
 
 
 def segment_name(first_seq: int) -> str:
@@ -75,7 +74,7 @@ def scan_segment(disk: Disk, path: Path, first_seq: int, visit: Visit | None = N
         count, chain = check_lines(lines, seq, chain) if chain else (0, chain)
         if count:
             if visit is not None:
-                visit(lines[:count], good)
+                visit(lines[:count], seq + 1, good)
             good += sum(map(len, lines[:count])) + count
             seq += count
         if count < len(lines):

@@ -121,8 +121,8 @@ def _prune(disk: Disk, folder: Path, newest: int) -> None:
             disk.remove(folder / name)
 
 
-def read_snapshot(disk: Disk, folder: Path, seq: int, state_version: int) -> Snapshot:
-    """The snapshot after record ``seq``.
+def read_snapshot(disk: Disk, folder: Path, seq: int, state_version: int | None) -> Snapshot:
+    """The snapshot after record ``seq``, if its state is of ``state_version`` (None: any).
 
     Raises:
         ValueError: Why it cannot be used.
@@ -134,7 +134,7 @@ def read_snapshot(disk: Disk, folder: Path, seq: int, state_version: int) -> Sna
         raise ValueError(f"it cannot be read: {error.strerror}") from error
     if snapshot.position.seq != seq:
         raise ValueError(f"it is of record {snapshot.position.seq}")
-    if snapshot.state_version != state_version:
+    if state_version is not None and snapshot.state_version != state_version:
         raise ValueError(
             f"its state has version {snapshot.state_version}, this program's has {state_version}"
         )

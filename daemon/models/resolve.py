@@ -8,7 +8,6 @@ its layout is ``models--org--name/refs/main`` → ``snapshots/<revision>``
 
 import difflib
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Literal
@@ -25,8 +24,6 @@ Source = Literal["configured", "bundled", "cache", "loaded"]
 Inspect = Callable[..., Inspection]
 
 BUNDLED: Final = {"mlxd/glimpse": Path(__file__).parent / "glimpse"}
-
-_REVISION: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def model_key(path: str | Path, adapter: str | Path | None = None) -> str:
@@ -294,10 +291,16 @@ def _snapshot(folder: Path) -> Path | None:
             revision = file.read(128).decode("ascii", "replace").strip()
     except OSError:
         revision = ""
-    if _REVISION.fullmatch(revision) and revision in snapshots:
+    if revision in snapshots:
         return snapshots[revision]
-    newest = sorted(snapshots.values(), key=lambda found: (found.stat().st_mtime_ns, found.name))
-    return newest[-1] if newest else None
+    return max(snapshots.values(), key=_modified, default=None)
+
+
+def _modified(folder: Path) -> tuple[int, str]:
+    try:
+        return folder.stat().st_mtime_ns, folder.name
+    except OSError:  # removed since it was listed
+        return 0, folder.name
 
 
 def _folders(parent: Path) -> list[Path]:

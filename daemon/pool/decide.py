@@ -168,6 +168,8 @@ def _cancel_load_nobody_wants(draft: Draft, left: m.Waiter) -> None:
 
 
 def _start(draft: Draft, command: m.Start) -> None:
+    if command.tail_lost_bytes:
+        draft.emit(m.LogTailLost(lost_bytes=command.tail_lost_bytes, kept_as=command.tail_kept_as))
     draft.emit(
         m.DaemonStarted(
             generation=draft.pool.generation + 1,

@@ -246,13 +246,15 @@ class Tick(Command, tag="tick", frozen=True, kw_only=True):
 
 
 class Start(Command, tag="start", frozen=True, kw_only=True):
-    """This daemon begins its run."""
+    """This daemon begins its run, perhaps with a torn tail cut off the log."""
 
     pid: int
     boot_id: str
     version: str
     budget_bytes: int
     memory_total_bytes: int
+    tail_lost_bytes: int = 0
+    tail_kept_as: str = ""
 
 
 class Stop(Command, tag="stop", frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from daemon.pool import messages as m
 from daemon.pool.schedule import expected_load_ms
-from daemon.pool.state import Busy, Idle, Loading, Pool, Stopping
+from daemon.pool.state import Busy, Draining, Idle, Loading, Pool, Stopping
 
 
 def react(pool: Pool, event: m.Event) -> tuple[m.AnyEffect, ...]:
@@ -23,6 +23,8 @@ def react(pool: Pool, event: m.Event) -> tuple[m.AnyEffect, ...]:
             return (m.RetireWorker(worker=event.worker, reason="unloaded"),)
         case m.LoadFailed():
             return (m.RetireWorker(worker=event.worker, reason=f"load failed: {event.reason}"),)
+        case m.WorkerAdopted():
+            return _resume_leaving(pool, event.worker)
         case m.StrayReported():
             return (m.RetireWorker(worker=event.worker, reason=event.why),)
         case m.LoadProgressed():
@@ -75,6 +77,17 @@ def _leave(pool: Pool, event: m.UnloadStarted) -> tuple[m.AnyEffect, ...]:
     if isinstance(pool.slot_of(event.worker), Stopping):  # a cancelled load: nothing to drain
         return (m.RetireWorker(worker=event.worker, reason=event.reason),)
     return (m.DrainWorker(worker=event.worker),)
+
+
+def _resume_leaving(pool: Pool, worker: str) -> tuple[m.AnyEffect, ...]:
+    """An adopted worker that an earlier daemon meant to end is told so again."""
+    match pool.slot_of(worker):
+        case Draining():
+            return (m.DrainWorker(worker=worker),)
+        case Stopping():
+            return (m.RetireWorker(worker=worker, reason="unloaded"),)
+        case _:
+            return ()
 
 
 def _progress(pool: Pool, worker: str) -> tuple[m.AnyEffect, ...]:

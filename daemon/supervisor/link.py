@@ -8,13 +8,15 @@ from typing import Final
 
 import anyio
 import msgspec
+import structlog
 
 from daemon.wire import data as d
-from daemon.wire.client import FrameStream, greet
+from daemon.wire.client import HANDSHAKE_TIMEOUT_S, FrameStream, greet
 from daemon.wire.control import Hello
 from daemon.wire.errors import Code, MlxdError
 from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX
 
+_log = structlog.get_logger("supervisor")
 _report: Final = msgspec.msgpack.Decoder(d.LinkReport)
 
 
@@ -33,12 +35,14 @@ class Link:
         await self._frames.send(command)
 
     async def reports(self) -> AsyncIterator[d.LinkReport]:
-        """Reports until the connection ends."""
+        """Reports until the connection ends; nonsense ends it too."""
         try:
             while True:
                 yield _report.decode(await self._frames.receive())
         except (anyio.EndOfStream, anyio.BrokenResourceError):
             return
+        except (msgspec.DecodeError, UnicodeDecodeError, MlxdError) as error:
+            _log.error("link.nonsense", worker=self.hosting.worker, error=str(error))
 
 
 @asynccontextmanager
@@ -52,7 +56,8 @@ async def open_link(socket: Path, generation: int) -> AsyncIterator[Link]:
     hello = Hello(role="daemon", client="mlxd", pid=os.getpid(), generation=generation)
     async with await anyio.connect_unix(socket) as stream:
         frames, _ = await greet(stream, hello, CONTROL_FRAME_BYTES_MAX)
-        first = _report.decode(await frames.receive())
+        with anyio.fail_after(HANDSHAKE_TIMEOUT_S):
+            first = _report.decode(await frames.receive())
         if not isinstance(first, d.Hosting):
             raise MlxdError(Code.INTERNAL, f"the worker began with {type(first).__name__}")
         yield Link(frames, first)

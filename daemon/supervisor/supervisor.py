@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -295,7 +296,7 @@ class Supervisor:
     async def _report(self, command: m.AnyCommand) -> None:
         await self._send(command, _SELF)
 
-    def _socket(self, worker: str) -> os.PathLike[str]:
+    def _socket(self, worker: str) -> Path:
         return self._home.worker_socket(worker)
 
     def _remove_files(self, worker: str) -> None:
@@ -336,7 +337,7 @@ def _adopted(worker: str, hosting: d.Hosting) -> m.ReportAdopted:
     )
 
 
-def _command(worker: str, report: d.LinkReport) -> m.AnyCommand | None:  # noqa: PLR0911 - a table
+def _command(worker: str, report: d.LinkReport) -> m.AnyCommand | None:
     match report:
         case d.LoadProgress():
             return m.ReportProgress(
@@ -363,7 +364,7 @@ def _command(worker: str, report: d.LinkReport) -> m.AnyCommand | None:  # noqa:
             return None
 
 
-async def _nowhere(command: m.AnyCommand, cause: m.Cause) -> None:
+async def _nowhere(*_: object) -> None:
     raise AssertionError("attach() comes first")
 
 

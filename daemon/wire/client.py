@@ -58,14 +58,22 @@ class FrameStream:
         async with self._send_lock:
             await self._stream.send(frame)
 
-    async def receive(self) -> bytes:
+    async def receive(self, frame_timeout_s: float | None = None) -> bytes:
         """The next frame's payload.
+
+        Args:
+            frame_timeout_s: How long a frame may take from its first byte to its last.
 
         Raises:
             anyio.EndOfStream: The peer closed, between frames or within one.
+            TimeoutError: A started frame did not finish.
+            MlxdError: ``invalid_request`` if a frame is larger than may be.
         """
         while not self._ready:
-            self._ready = self._reader.feed(await self._stream.receive(_RECEIVE_BYTES))
+            limit_s = frame_timeout_s if self._reader.started else None
+            with anyio.fail_after(limit_s):
+                data = await self._stream.receive(_RECEIVE_BYTES)
+            self._ready = self._reader.feed(data)
             self._ready.reverse()
         return self._ready.pop()
 
@@ -251,7 +259,10 @@ class Control:
         """Hand every answer to whoever waits for its id, until the connection ends."""
         try:
             while True:
-                self._dispatch(_control_answer.decode(await self._frames.receive()))
+                answer = _control_answer.decode(await self._frames.receive())
+                if not self._dispatch(answer) and isinstance(answer, c.Granted):
+                    # Granted while its asker was leaving: nobody else can give it back.
+                    await self._frames.send(c.ReleaseLease(id=self._id(), lease=answer.lease))
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
             pass
         finally:
@@ -260,10 +271,11 @@ class Control:
                 pending.close()
             self._pending.clear()
 
-    def _dispatch(self, answer: c.ControlAnswer) -> None:
+    def _dispatch(self, answer: c.ControlAnswer) -> bool:
+        """Whether somebody took the answer."""
         pending = self._pending.get(answer.id)
         if pending is None:
-            return
+            return False
         try:
             pending.send_nowait(answer)
         except anyio.WouldBlock:
@@ -272,10 +284,12 @@ class Control:
             del self._pending[answer.id]
         except anyio.BrokenResourceError:
             del self._pending[answer.id]
+            return False
         else:
             if not isinstance(answer, c.Progress | c.WatchStarted | c.LogRecord):
                 pending.close()
                 del self._pending[answer.id]
+        return True
 
 
 async def _watch_answers(

@@ -48,11 +48,13 @@ class Claim:
         self.listener = _listen(socket_path)
 
     def release(self) -> None:
-        """Remove socket and lock file, then let go of the lock. Only for an orderly exit."""
+        """Remove socket and lock file, for an orderly exit.
+
+        The lock itself is held until the process is gone, which is when its memory is.
+        """
         self.listener.close()
         self._socket_path.unlink(missing_ok=True)
         self._lock_path.unlink(missing_ok=True)
-        os.close(self._lock_fd)
 
 
 def claim(worker: str, run_dir: Path) -> Claim:
@@ -70,9 +72,7 @@ def claim(worker: str, run_dir: Path) -> Claim:
         os.close(lock_fd)
         raise AlreadyRunning(f"{lock_path} is held by another process") from error
     pid = os.getpid()
-    holder = Holder(
-        worker=worker, pid=pid, start_time=process_start_time(pid), boot_id=boot_id()
-    )
+    holder = Holder(worker=worker, pid=pid, start_time=process_start_time(pid), boot_id=boot_id())
     os.ftruncate(lock_fd, 0)
     os.pwrite(lock_fd, msgspec.json.encode(holder) + b"\n", 0)
     return Claim(lock_fd, lock_path, run_dir / f"w-{worker}.sock")

@@ -15,11 +15,11 @@ import msgspec
 import structlog
 
 from daemon.wire.control import PROTOCOL_MAX, PROTOCOL_MIN, Hello, Refusal, Welcome
-from daemon.wire.data import DataAnswer, DataRequest, Delta, Fail, Accepted, Hosting, LinkCommand
+from daemon.wire.data import Accepted, DataAnswer, DataRequest, Delta, Fail, Hosting, LinkCommand
 from daemon.wire.errors import Code, Fault, MlxdError
 from daemon.wire.framing import FRAME_TIMEOUT_S
 from daemon.wire.peer import check_peer
-from daemon.worker.inbox import Cancel, Command, Inbox, LinkDown, LinkUp, Post, Submit, Terminate
+from daemon.worker.inbox import Cancel, Command, Inbox, LinkDown, LinkUp, Post, Submit
 from daemon.worker.peer import FLUSH_TIMEOUT_S, Peer
 
 log = structlog.get_logger()
@@ -54,19 +54,13 @@ class _Link:
 
 
 class Sockets:
-    """Serves one listening socket until it is stopped; an ``Outlet`` for the main thread.
+    """Serves one listening socket until it is stopped; an ``Outlet`` for the main thread."""
 
-    Args:
-        hosting: What the first link is told, until a post says otherwise.
-    """
-
-    def __init__(
-        self, version: str, listener: socket.socket, inbox: Inbox, hosting: Hosting
-    ) -> None:
+    def __init__(self, version: str, listener: socket.socket, inbox: Inbox) -> None:
         self._version = version
         self._listener = listener
         self._inbox = inbox
-        self._hosting = hosting
+        self._hosting: Hosting
         self._clients: dict[int, _Client] = {}
         self._link: _Link | None = None
         self._generation = 0
@@ -80,8 +74,9 @@ class Sockets:
 
     # Called by the main thread.
 
-    def start(self) -> None:
-        """Begin to accept; returns when the loop runs."""
+    def start(self, hosting: Hosting) -> None:
+        """Begin to accept; a link is told ``hosting`` until a post says otherwise."""
+        self._hosting = hosting
         self._thread.start()
         self._up.wait()
 
@@ -91,7 +86,7 @@ class Sockets:
 
     def stop(self) -> None:
         """Write what was posted before, as far as the others read it, and end the thread."""
-        self._loop.call_soon_threadsafe(lambda: self._stop.set())
+        self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
     # Everything below runs in the loop's thread.
@@ -145,11 +140,7 @@ class Sockets:
     async def _converse(self, peer: Peer, sock: socket.socket) -> None:
         try:
             check_peer(sock)
-            if self._connections > CONNECTIONS_MAX:
-                raise MlxdError(
-                    Code.QUEUE_FULL,
-                    f"this worker already has {CONNECTIONS_MAX} connections; try again later",
-                )
+            self._check_room()
             hello = await self._greeting(peer)
             if hello is not None and hello.role == "daemon":
                 await self._serve_link(peer, hello)
@@ -161,6 +152,13 @@ class Sockets:
         except TimeoutError:
             fault = Fault(code=Code.INVALID_REQUEST, message="no complete frame came in time")
             peer.send(Refusal(fault=fault))
+
+    def _check_room(self) -> None:
+        if self._connections > CONNECTIONS_MAX:
+            raise MlxdError(
+                Code.QUEUE_FULL,
+                f"this worker already has {CONNECTIONS_MAX} connections; try again later",
+            )
 
     async def _greeting(self, peer: Peer) -> Hello | None:
         payload = await peer.receive(FRAME_TIMEOUT_S)
@@ -189,9 +187,7 @@ class Sockets:
         if payload is None:
             return
         try:
-            request: DataRequest = _decode(_REQUEST, payload)
-            if self._pending_bytes + len(payload) > PENDING_BYTES_MAX:
-                raise MlxdError(Code.QUEUE_FULL, "too many requests wait; try again later")
+            request = self._request(payload)
         except MlxdError as error:
             peer.send(Fail(fault=error.fault))
             return
@@ -206,6 +202,12 @@ class Sockets:
                 await peer.receive()
             finally:
                 self._forget(request_id)
+
+    def _request(self, payload: bytes) -> DataRequest:
+        request: DataRequest = _decode(_REQUEST, payload)
+        if self._pending_bytes + len(payload) > PENDING_BYTES_MAX:
+            raise MlxdError(Code.QUEUE_FULL, "too many requests wait; try again later")
+        return request
 
     def _forget(self, request_id: int) -> None:
         """The client is gone, unless its request has ended already."""

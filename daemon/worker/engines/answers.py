@@ -24,9 +24,7 @@ def make_output(
     if tool is not None:
         reader = ToolReader(tokenizer.tool_parser, tool, request.tools, call_id)
     think = (tokenizer.think_start, tokenizer.think_end) if tokenizer.has_thinking else None
-    markers = Markers(
-        think=think, tool=tool, dropped=tuple(tokenizer.structural_markers or ())
-    )
+    markers = Markers(think=think, tool=tool, dropped=tuple(tokenizer.structural_markers or ()))
     return TextOutput(
         detokenizer, Splitter(markers, request.stop, _first_state(tokenizer, prompt)), reader
     )

@@ -10,6 +10,7 @@ import re
 import resource
 import sys
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -171,5 +172,5 @@ def device_facts() -> dict[str, Any]:
         "device_name": str(info.get("device_name", "unknown")),
         "architecture": str(info.get("architecture", "unknown")),
         "backend": backend,
-        "mlx": str(mx.__version__),
+        "mlx": metadata.version("mlx"),
     }

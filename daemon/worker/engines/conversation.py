@@ -31,6 +31,7 @@ _RESERVED_KWARGS: Final = frozenset(
 
 
 def invalid(message: str, field: str) -> MlxdError:
+    """An ``invalid_request`` about ``field``."""
     return MlxdError(Code.INVALID_REQUEST, message, field=field)
 
 
@@ -59,7 +60,7 @@ def check_request(request: Generate, *, tools: bool) -> None:
             "whose chat template has tools",
             "tools",
         )
-    for name in request.template_kwargs:
+    for name in request.template_kwargs or {}:
         if name in _RESERVED_KWARGS:
             raise invalid(f'"{name}" is not a variable of a chat template', "template_kwargs")
 

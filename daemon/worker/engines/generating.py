@@ -20,7 +20,7 @@ from daemon.worker.engines.weights import free_memory, held_bytes, naming_failur
 class Generator:
     """A loaded model that turns requests into rows and rows into tokens."""
 
-    def prepare(self, request_id: int, request: DataRequest) -> Row:
+    def prepare(self, request: DataRequest) -> Row:
         """A request as a row, completely checked."""
         raise NotImplementedError
 

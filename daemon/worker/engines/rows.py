@@ -10,7 +10,7 @@ far; the oldest always goes on, so every row ends.
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -36,6 +36,13 @@ class Token(msgspec.Struct, frozen=True):
     uid: int
     token: int
     finish: Literal["stop", "length"] | None = None
+
+
+class RowFailed(msgspec.Struct, frozen=True):
+    """One row cannot go on; the others can."""
+
+    uid: int
+    error: Exception
 
 
 class Row:
@@ -90,7 +97,7 @@ class Decoder(Protocol):
         """Take a row out, at whatever stage it is."""
         ...
 
-    def next(self) -> list[Token]:
+    def next(self) -> Sequence[Token | RowFailed]:
         """One decode step of all rows, then at most one prefill chunk."""
         ...
 
@@ -98,7 +105,7 @@ class Decoder(Protocol):
 
 
 class Allowance(msgspec.Struct, frozen=True):
-    """Rows × longest row ≤ ``kv_tokens``, and at most ``rows_max`` rows."""
+    """Rows times longest row within ``kv_tokens``, and at most ``rows_max`` rows."""
 
     kv_tokens: int
     rows_max: int
@@ -128,7 +135,7 @@ class Rows:
 
     def __init__(
         self,
-        prepare: Callable[[int, DataRequest], Row],
+        prepare: Callable[[DataRequest], Row],
         make_decoder: Callable[[], Decoder],
         allowance: Allowance,
         clock: Callable[[], float] = time.monotonic,
@@ -153,7 +160,7 @@ class Rows:
                 f"{WAITING_MAX} requests already wait for this model; try again later",
             )
         try:
-            row = self._prepare(request_id, request)
+            row = self._prepare(request)
         except MlxdError:
             raise
         except Exception as error:
@@ -188,7 +195,7 @@ class Rows:
         for token in tokens:
             row = self._running.get(token.uid)
             if row is not None:
-                emission = self._advance(row, token)
+                emission = self._result(row, token)
                 if emission is not None:
                     emissions.append(emission)
         self._put_back()
@@ -219,6 +226,13 @@ class Rows:
                 self._running[row.uid] = row
         return emissions
 
+    def _result(self, row: Row, result: Token | RowFailed) -> Emission | None:
+        if isinstance(result, Token):
+            return self._advance(row, result)
+        del self._running[result.uid]
+        log.error("request.failed", request=row.request_id, exc_info=result.error)
+        return self._failure(row, _fault("starting the request", result.error))
+
     def _advance(self, row: Row, token: Token) -> Emission | None:
         """What one token adds to its row's answer; a failure here is the row's alone."""
         row.decoded.append(token.token)
@@ -237,9 +251,7 @@ class Rows:
             return Emission(row.request_id, frames) if frames else None
         self._leave(row, token)
         usage = row.usage(self._clock())
-        done = Done(
-            finish_reason=_reason(row, token), usage=usage, stop_text=row.output.stop_text
-        )
+        done = Done(finish_reason=_reason(row, token), usage=usage, stop_text=row.output.stop_text)
         return Emission(row.request_id, (*frames, done), usage)
 
     def _leave(self, row: Row, token: Token) -> None:

@@ -152,7 +152,8 @@ class _RowSampler:
 
 def _key(seed: int, position: int) -> mx.array:
     digest = hashlib.blake2b(f"{seed}:{position}".encode(), digest_size=8).digest()
-    return mx.random.key(int.from_bytes(digest))
+    key: mx.array = mx.random.key(int.from_bytes(digest))
+    return key
 
 
 def make_processors(settings: Settings, prompt_tokens: int) -> list[Processor]:

@@ -46,9 +46,7 @@ class _Edge(msgspec.Struct, frozen=True):
 class Splitter:
     """Splits one answer. ``stop_text`` says which stop text ended it, if one did."""
 
-    def __init__(
-        self, markers: Markers, stops: Sequence[str], state: State = "answer"
-    ) -> None:
+    def __init__(self, markers: Markers, stops: Sequence[str], state: State = "answer") -> None:
         self._edges = _edges(markers)
         self._stops: Final = tuple(stop for stop in stops if stop)
         self._pending = ""

@@ -43,7 +43,9 @@ class TextEngine(GeneratingEngine):
         if begin.adapter is not None:
             model = load_adapters(model, begin.adapter)
             model.eval()
-        tokenizer = load_tokenizer(folder, eos_token_ids=config.get("eos_token_id"))
+        tokenizer = load_tokenizer(
+            folder, {"trust_remote_code": False}, eos_token_ids=config.get("eos_token_id")
+        )
         read_weights(model, progress)
         _check_batchable(model, folder)
         return _TextGenerator(begin, model, tokenizer, config, context_tokens)
@@ -78,7 +80,7 @@ class _TextGenerator(Generator):
         self._vocab_size = vocabulary(config, len(tokenizer))
         self._defaults = read_json(Path(begin.path) / "generation_config.json") or {}
 
-    def prepare(self, request_id: int, request: DataRequest) -> Row:
+    def prepare(self, request: DataRequest) -> Row:
         check_request(request, tools=calls_tools(self._tokenizer))
         settings = resolve(request.sampling, self._defaults, self._vocab_size)
         prompt = self._prompt(request)
@@ -114,7 +116,7 @@ class _TextGenerator(Generator):
                 shaped,
                 tools=list(request.tools) or None,
                 add_generation_prompt=True,
-                **request.template_kwargs,
+                **(request.template_kwargs or {}),
             )
         except Exception as error:
             # Templates are programs from the model's folder; what they raise is about the input.

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -261,5 +262,7 @@ def test_fingerprint_changes_with_the_files(tmp_path: Path) -> None:
     (folder / "README.md").write_text("")
     added = fingerprint(folder)
     (folder / "README.md").write_text("longer")
-    assert len({before, added, fingerprint(folder)}) == 3
+    longer = fingerprint(folder)
+    os.utime(folder / "README.md", ns=(7, 7))
+    assert len({before, added, longer, fingerprint(folder)}) == 4
     assert fingerprint(tmp_path / "none") == ""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.models.safetensors import parse_header, read_header
+from daemon.models.safetensors import Tensor, parse_header, read_header
 from daemon.wire.errors import Code, MlxdError
 from tests.daemon.models.folders import safetensors
 
@@ -67,12 +67,19 @@ def test_a_pipe_of_that_name_does_not_hang(tmp_path: Path) -> None:
         read_header(path)
 
 
+def parse_or_refuse(text: bytes) -> dict[str, Tensor]:
+    """The tensors; none if the header is refused in the one way that is allowed."""
+    try:
+        return parse_header(text, 1000, Path("model.safetensors"))
+    except MlxdError as refusal:
+        if refusal.code is not Code.INCOMPATIBLE:
+            raise
+        return {}
+
+
 @given(st.binary(max_size=300))
 def test_random_headers_never_crash(text: bytes) -> None:
-    try:
-        parse_header(text, 1000, Path("model.safetensors"))
-    except MlxdError as error:
-        assert error.code is Code.INCOMPATIBLE
+    parse_or_refuse(text)
 
 
 _JSON = st.recursive(
@@ -91,12 +98,8 @@ _JSON = st.recursive(
 
 @given(st.dictionaries(st.text(max_size=5), _JSON, max_size=4))
 def test_random_json_never_crashes(header: dict[str, object]) -> None:
-    try:
-        tensors = parse_header(json.dumps(header).encode(), 1000, Path("model.safetensors"))
-    except MlxdError as error:
-        assert error.code is Code.INCOMPATIBLE
-    else:
-        assert all(0 <= tensor.size_bytes <= 1000 for tensor in tensors.values())
+    tensors = parse_or_refuse(json.dumps(header).encode())
+    assert all(0 <= tensor.size_bytes <= 1000 for tensor in tensors.values())
 
 
 @given(cut=st.integers(min_value=0, max_value=170))

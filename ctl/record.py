@@ -1,0 +1,79 @@
+"""Records of the event log, as mlxctl reads them: loosely, so that a newer daemon's pass."""
+
+from fnmatch import fnmatchcase
+from typing import Any
+
+import msgspec
+
+Event = dict[str, Any]
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One line of the log; fields that only checking needs are left out."""
+
+    seq: int
+    at_ms: int
+    cause: dict[str, Any] = {}
+    events: tuple[Event, ...] = ()
+
+
+_decoder = msgspec.json.Decoder(Record)
+
+
+def read_record(line: str) -> Record:
+    """The record on one line of the log.
+
+    Raises:
+        msgspec.MsgspecError: It is none.
+    """
+    return _decoder.decode(line)
+
+
+class ModelNames:
+    """Which model each worker has: some events name only their worker."""
+
+    def __init__(self, known: dict[str, str]) -> None:
+        self._of_worker = dict(known)
+
+    def learn(self, record: Record) -> None:
+        """Take in what a record says of workers and their models."""
+        for event in record.events:
+            worker, name = event.get("worker"), _own_name(event)
+            if isinstance(worker, str) and name:
+                self._of_worker[worker] = name
+
+    def name(self, event: Event) -> str:
+        """The model that an event is about; empty for events of the daemon itself."""
+        return _own_name(event) or self._of_worker.get(str(event.get("worker")), "")
+
+
+def _own_name(event: Event) -> str:
+    model = event.get("model")
+    if isinstance(model, dict):
+        model = model.get("name")
+    return model if isinstance(model, str) else ""
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """Which events somebody wants to see; None wants all.
+
+    Attributes:
+        type: A glob over event types, such as "load.*".
+        model: A glob over model names.
+    """
+
+    type: str | None = None
+    model: str | None = None
+
+    @property
+    def narrow(self) -> bool:
+        return self.type is not None or self.model is not None
+
+    def events(self, record: Record, names: ModelNames) -> tuple[Event, ...]:
+        """The events of ``record`` that pass."""
+        return tuple(event for event in record.events if self._passes(event, names))
+
+    def _passes(self, event: Event, names: ModelNames) -> bool:
+        if self.type is not None and not fnmatchcase(str(event.get("type")), self.type):
+            return False
+        return self.model is None or fnmatchcase(names.name(event), self.model)

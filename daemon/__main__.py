@@ -1,0 +1,87 @@
+"""``mlxd``: run the daemon."""
+
+import logging
+import os
+import sys
+from typing import Any
+
+import anyio
+import click
+import structlog
+
+from daemon import app
+from daemon.eventlog.errors import LogError
+from daemon.version import VERSION
+from daemon.wire.errors import MlxdError
+from daemon.wire.paths import find_home
+from daemon.wire.settings import load_settings
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="mlxd")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Keep a pool of MLX models in memory.
+
+    Without a subcommand the daemon runs in the foreground until SIGTERM or Ctrl-C.
+    MLXD_HOME puts its configuration, event log, sockets and logs under one folder.
+    """
+    if context.invoked_subcommand is None:
+        sys.exit(_run())
+
+
+@main.command()
+def check() -> None:
+    """Read the configuration and say whether it is right."""
+    try:
+        home = find_home(os.environ, sys.platform)  # noqa: TID251
+        load_settings(home.config_file)
+    except MlxdError as error:
+        sys.exit(_fail(error))
+    click.echo(
+        f"{home.config_file} is fine" if home.config_file.exists() else "no config.toml: defaults"
+    )
+
+
+def _run() -> int:
+    _set_up_logging()
+    environ = dict(os.environ)  # noqa: TID251
+    try:
+        home = find_home(environ, sys.platform)
+        settings = load_settings(home.config_file)
+        launcher = app.make_launcher(home, settings, environ)
+        anyio.run(app.run, home, settings, launcher, app.read_machine(settings))
+    except app.AlreadyRunning as error:
+        click.echo(f"mlxd: another mlxd already serves this home ({error})", err=True)
+        return app.EXIT_ALREADY_RUNNING
+    except MlxdError as error:
+        return _fail(error)
+    except LogError as error:
+        click.echo(f"mlxd: {error}", err=True)
+        return 74
+    return 0
+
+
+def _fail(error: MlxdError) -> int:
+    click.echo(f"mlxd: {error.fault.message}", err=True)
+    return error.handling.exit_code
+
+
+def _set_up_logging() -> None:
+    terminal = sys.stderr.isatty()
+    last: Any = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.dict_tracebacks if not terminal else structlog.dev.set_exc_info,
+            last,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
+
+
+if __name__ == "__main__":
+    main()

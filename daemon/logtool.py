@@ -1,0 +1,150 @@
+"""``mlxd log verify|repair|export``: work on the event log's files, without the daemon.
+
+The program's entry point adds :data:`log_group` to its own and passes a
+:class:`~daemon.wire.paths.Home` as the context's object; ``--events`` names a folder.
+Exit codes are those of ``mlxctl`` (:data:`daemon.wire.errors.HANDLING`).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from daemon.clock import Clock
+from daemon.eventlog.archive import ExportReport, export
+from daemon.eventlog.audit import RepairReport, VerifyReport, repair, verify
+from daemon.eventlog.disk import OsDisk
+from daemon.eventlog.errors import LogBusy, LogError
+from daemon.wire.errors import HANDLING, Code
+from daemon.wire.paths import Home
+
+_DAMAGED_EXIT = 1
+
+
+@click.group("log", help="Check, repair or copy the event log.")
+def log_group() -> None:
+    """The group; its commands are below."""
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+    events = click.option(
+        "--events",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="The folder of the log, if not this installation's.",
+    )
+    return as_json(events(command))
+
+
+@log_group.command("verify", help="Check every byte and read every record; changes nothing.")
+@_options
+@click.pass_context
+def verify_command(ctx: click.Context, events: Path | None, as_json: bool) -> None:
+    """Exit code 0 if the log is sound, 1 if it is not."""
+    with _failures():
+        report = verify(OsDisk(), _existing(ctx, events))
+    _print(report, as_json, _verify_text(report))
+    ctx.exit(0 if report.sound else _DAMAGED_EXIT)
+
+
+@log_group.command(
+    "repair", help="Keep the log up to the first damage, and set the rest aside; deletes nothing."
+)
+@_options
+@click.pass_context
+def repair_command(ctx: click.Context, events: Path | None, as_json: bool) -> None:
+    """Exit code 0 if the log is in order now."""
+    with _failures():
+        report = repair(OsDisk(), _existing(ctx, events), Clock().now_ms())
+    _print(report, as_json, _repair_text(report))
+
+
+@log_group.command("export", help="Copy the log to TARGET: NAME.jsonl or NAME.tar.gz.")
+@click.argument("target", type=click.Path(path_type=Path))
+@_options
+@click.pass_context
+def export_command(ctx: click.Context, target: Path, events: Path | None, as_json: bool) -> None:
+    """Exit code 0 if all of the log was good, 1 if damage was found on the way."""
+    with _failures():
+        report = export(OsDisk(), _existing(ctx, events), target)
+    _print(report, as_json, _export_text(report))
+    ctx.exit(_DAMAGED_EXIT if report.damages else 0)
+
+
+def _existing(ctx: click.Context, events: Path | None) -> Path:
+    home = ctx.find_object(Home)
+    if events is None and home is None:
+        raise click.UsageError("name the folder of the log with --events")
+    folder = events or (home.events_dir if home else Path())
+    if not folder.is_dir():
+        raise _failure(
+            f"there is no event log in {folder}; name its folder with --events", Code.NOT_FOUND
+        )
+    return folder
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """What went wrong as one sentence on stderr and an exit code."""
+    try:
+        yield
+    except LogBusy as error:
+        raise _failure(str(error), Code.CONFLICT) from error
+    except (FileExistsError, ValueError) as error:
+        raise _failure(str(error), Code.INVALID_REQUEST) from error
+    except (LogError, OSError) as error:
+        raise _failure(str(error), Code.INTERNAL) from error
+
+
+def _failure(message: str, code: Code) -> click.exceptions.Exit:
+    click.echo(f"mlxd: {message}", err=True)
+    return click.exceptions.Exit(HANDLING[code].exit_code)
+
+
+def _print(report: Any, as_json: bool, text: str) -> None:
+    if as_json:
+        text = msgspec.json.encode({"v": 1, **msgspec.to_builtins(report)}).decode()
+    click.echo(text)
+
+
+def _verify_text(report: VerifyReport) -> str:
+    lines = [
+        f"{report.records} records in {report.segments} segments ({report.bytes} bytes) are good"
+    ]
+    lines += [f"damage: {damage}" for damage in report.damages]
+    lines += [f"unreadable: {unreadable}" for unreadable in report.unreadable]
+    lines += [
+        f"snapshot after record {seq} cannot be used: {why}"
+        for seq, why in report.snapshots.items()
+        if why
+    ]
+    if report.torn_tail:
+        lines.append("the next start of mlxd sets the torn tail aside by itself")
+    elif report.damages:
+        lines.append("run `mlxd log repair` to keep what is good and set the rest aside")
+    return "\n".join(lines)
+
+
+def _repair_text(report: RepairReport) -> str:
+    if report.damage is None:
+        return "nothing to repair"
+    lost = f"records {report.lost_from_seq} to {report.lost_to_seq} or later"
+    return "\n".join(
+        [
+            f"damage: {report.damage}",
+            f"{lost} ({report.lost_bytes} bytes) are no longer part of the log; they are kept in:",
+            *[f"  {name}" for name in report.set_aside],
+        ]
+    )
+
+
+def _export_text(report: ExportReport) -> str:
+    return "\n".join(
+        [
+            f"{report.records} records from {report.files} files are in {report.target}",
+            *[f"damage: {damage}" for damage in report.damages],
+        ]
+    )

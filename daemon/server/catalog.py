@@ -1,0 +1,144 @@
+"""Names become models the pool can decide about: look up, inspect, check what is asked."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+from msgspec.structs import replace
+
+from daemon.models.facts import Inspections, describe
+from daemon.models.resolve import Registry, Target
+from daemon.pool.messages import Model, Option, PassedOver, Terms
+from daemon.pool.state import Pool
+from daemon.server.views import state_name
+from daemon.wire.control import KnownModel
+from daemon.wire.errors import Code, MlxdError
+from daemon.wire.paths import Home
+from daemon.wire.settings import Settings
+
+T = TypeVar("T")
+
+FOLDER_TIMEOUT_S = 10.0
+"""A folder on a volume that hangs must not hang the request for ever."""
+
+
+class Catalog:
+    """The models there are. Reads folders in threads, with a time limit."""
+
+    def __init__(self, settings: Settings, home: Home) -> None:
+        self._settings = settings
+        self._home = home
+        self._registered: dict[str, str] = {}
+        self._inspections = Inspections()
+
+    def remember(self, pool: Pool) -> None:
+        """Names that were registered at run time, as the log knows them."""
+        for slot in pool.slots.values():
+            self._registered.setdefault(slot.tenant.model.name, slot.tenant.model.path)
+
+    async def options(
+        self, name: str, needs: tuple[str, ...]
+    ) -> tuple[tuple[Option, ...], tuple[PassedOver, ...]]:
+        """What may serve a request for ``name``, in order, and what cannot and why.
+
+        Raises:
+            MlxdError: ``not_found``, ``incompatible``, or ``invalid_request`` if nothing
+                that the name stands for can do what is needed.
+        """
+        return await _in_time(lambda: self._options(name, needs), name)
+
+    async def register(self, name: str, path: str) -> None:
+        """Make ``name`` mean the folder ``path`` from now on.
+
+        Raises:
+            MlxdError: The folder is no model, or the name is taken by another.
+        """
+        if not path.startswith("/"):
+            raise MlxdError(
+                Code.INVALID_REQUEST, f"the model folder must be absolute: {path}", field="path"
+            )
+        await _in_time(lambda: self._register(name, path), name)
+
+    async def key_of(self, name: str, pool: Pool) -> str:
+        """The slot key that ``name`` means: a resident of that name, else its folder's."""
+        for key, slot in pool.slots.items():
+            if slot.tenant.model.name == name:
+                return key
+        targets = await _in_time(lambda: self._registry().resolve(name), name)
+        resident = [target.key for target in targets if target.key in pool.slots]
+        return resident[0] if resident else targets[0].key
+
+    async def known(self, pool: Pool) -> tuple[KnownModel, ...]:
+        """Everything that could be loaded, with what the pool says of it."""
+        models = await _in_time(
+            lambda: self._registry().known(self._inspections.inspect), "the models"
+        )
+        states = {slot.tenant.model.path: state_name(slot) for slot in pool.slots.values()}
+        return tuple(replace(model, state=states.get(model.path)) for model in models)
+
+    def _registry(self) -> Registry:
+        return Registry(self._settings, self._home, self._registered)
+
+    def _register(self, name: str, path: str) -> None:
+        self._registry().check_new_name(name, path)
+        self._inspections.inspect(path)
+        self._registered[name] = path
+
+    def _options(
+        self, name: str, needs: tuple[str, ...]
+    ) -> tuple[tuple[Option, ...], tuple[PassedOver, ...]]:
+        found = self._registry().lookup(name)
+        passed = [PassedOver(model=model, why=fault.message) for model, fault in found.passed_over]
+        options: list[Option] = []
+        failures: list[MlxdError] = []
+        for target in found.targets:
+            try:
+                options.append(self._option(target, needs))
+            except MlxdError as error:
+                failures.append(error)
+                passed.append(PassedOver(model=target.name, why=error.fault.message))
+        if not options:
+            raise failures[0]
+        return tuple(options), tuple(passed)
+
+    def _option(self, target: Target, needs: tuple[str, ...]) -> Option:
+        model = describe(target, self._settings, self._inspections)
+        _check_needs(model, needs)
+        configured = self._settings.model(target.name)
+        ttl_s = configured.ttl_s
+        terms = Terms(
+            ttl_ms=None if ttl_s is None else int(ttl_s * 1000),
+            pin=configured.pin,
+            rows_max=configured.concurrency,
+        )
+        return Option(model=model, terms=terms)
+
+
+def _check_needs(model: Model, needs: tuple[str, ...]) -> None:
+    for need in needs:
+        if need in model.capabilities:
+            continue
+        if need == "vision":
+            message = (
+                f"{model.name} reads text only and cannot see pictures; "
+                "send text alone or choose a vision model (`mlxctl models` lists them)"
+            )
+        else:
+            message = (
+                f"{model.name} cannot do {need}: it is a {model.kind} model; "
+                "`mlxctl models` lists what each model can do"
+            )
+        raise MlxdError(Code.INVALID_REQUEST, message, field="model")
+
+
+async def _in_time(read: Callable[[], T], name: str) -> T:
+    try:
+        with anyio.fail_after(FOLDER_TIMEOUT_S):
+            return await anyio.to_thread.run_sync(read, abandon_on_cancel=True)
+    except TimeoutError as error:
+        raise MlxdError(
+            Code.BUSY,
+            f"the folder of {name} did not answer within {FOLDER_TIMEOUT_S:.0f} s; "
+            "check the volume it lies on and its privacy permissions",
+        ) from error

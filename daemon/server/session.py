@@ -1,0 +1,434 @@
+"""One control connection: requests in, answers out, leases that end with it."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
+from typing import Final
+
+import anyio
+import anyio.to_thread
+import msgspec
+import structlog
+from anyio.abc import ByteStream, TaskGroup
+
+from daemon import processes
+from daemon.eventlog.log import EventLog
+from daemon.kernel import Answer, Kernel
+from daemon.pool import messages as m
+from daemon.server.catalog import Catalog
+from daemon.server.views import Facts, status_view
+from daemon.wire import control as c
+from daemon.wire.client import FrameStream
+from daemon.wire.errors import Code, Fault, MlxdError
+from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX, FRAME_TIMEOUT_S
+from daemon.wire.paths import Home
+
+OUTBOX_MAX: Final = 1024
+"""Answers not yet sent; a client that lets them pile up is cut off."""
+
+REQUESTS_MAX: Final = 256
+"""Requests in flight on one connection."""
+
+HISTORY_LINES: Final = 256
+FLUSH_TIMEOUT_S: Final = 1.0
+TTL_S_MAX: Final = 10 * 365 * 86_400.0
+
+_GONE: Final = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
+_log = structlog.get_logger("server")
+_hello: Final = msgspec.msgpack.Decoder(c.Hello)
+_request: Final = msgspec.msgpack.Decoder(c.ControlRequest)
+
+
+class _Head(msgspec.Struct):
+    """What can be said of a request that cannot be understood."""
+
+    id: int = 0
+    type: str = ""
+
+
+_head: Final = msgspec.msgpack.Decoder(_Head)
+
+
+class SessionContext(msgspec.Struct, frozen=True):
+    """What sessions share."""
+
+    kernel: Kernel
+    log: EventLog
+    catalog: Catalog
+    home: Home
+    facts: Facts
+
+
+class _InFlight:
+    """A request that is not answered yet."""
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        self.ticket: int | None = None
+
+
+class Session:
+    """Serves one connection until it ends."""
+
+    def __init__(self, stream: ByteStream, context: SessionContext) -> None:
+        self._context = context
+        self._kernel = context.kernel
+        self._frames = FrameStream(stream, CONTROL_FRAME_BYTES_MAX)
+        self._send, self._outbox = anyio.create_memory_object_stream[msgspec.Struct](OUTBOX_MAX)
+        self._in_flight: dict[int, _InFlight] = {}
+        self._leases: set[str] = set()
+        self._client = c.Hello(client="unknown", pid=0)
+        self._scope = anyio.CancelScope()
+
+    async def serve(self) -> None:
+        """Greet, then answer requests; whatever the client held is given back at the end."""
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._write_out)
+                    if await self._greet():
+                        await self._read_requests(tasks)
+                    # The writer ends once it has sent what is queued; nobody waits for long.
+                    self._send.close()
+                    self._scope.deadline = anyio.current_time() + FLUSH_TIMEOUT_S
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._give_back()
+
+    # --- greeting and reading -----------------------------------------------------------
+
+    async def _greet(self) -> bool:
+        try:
+            with anyio.fail_after(FRAME_TIMEOUT_S):
+                hello = _hello.decode(await self._frames.receive())
+        except _GONE:
+            return False
+        except (TimeoutError, msgspec.DecodeError, UnicodeDecodeError, MlxdError) as error:
+            message = f"a connection begins with hello ({error})"
+            return self._refuse(Fault(code=Code.INVALID_REQUEST, message=message))
+        if hello.protocol_max < c.PROTOCOL_MIN or hello.protocol_min > c.PROTOCOL_MAX:
+            message = (
+                f"mlxd {self._context.facts.version} speaks protocol {c.PROTOCOL_MIN} to "
+                f"{c.PROTOCOL_MAX}, the client {hello.protocol_min} to {hello.protocol_max}; "
+                "use the mlxctl and mlx-bridge of the same release"
+            )
+            return self._refuse(Fault(code=Code.PROTOCOL_MISMATCH, message=message))
+        self._client = hello
+        facts = self._context.facts
+        protocol = min(hello.protocol_max, c.PROTOCOL_MAX)
+        self._answer(
+            c.Welcome(protocol=protocol, server="mlxd", pid=facts.pid, version=facts.version)
+        )
+        return True
+
+    def _refuse(self, fault: Fault) -> bool:
+        self._answer(c.Refusal(fault=fault))
+        return False
+
+    async def _read_requests(self, tasks: TaskGroup) -> None:
+        while True:
+            try:
+                payload = await self._frames.receive(FRAME_TIMEOUT_S)
+            except _GONE:
+                return
+            except (TimeoutError, MlxdError) as error:
+                self._refuse(Fault(code=Code.INVALID_REQUEST, message=str(error)))
+                return
+            try:
+                request = _request.decode(payload)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                self._answer(_not_understood(payload, error))
+                continue
+            self._begin(request, tasks)
+
+    def _begin(self, request: c.ControlRequest, tasks: TaskGroup) -> None:
+        if isinstance(request, c.CancelRequest):
+            self._cancel(request)
+        elif request.id in self._in_flight:
+            self._fail(request.id, Code.INVALID_REQUEST, f"request id {request.id} is in use")
+        elif len(self._in_flight) >= REQUESTS_MAX:
+            message = f"{REQUESTS_MAX} requests are already in flight on this connection"
+            self._fail(request.id, Code.QUEUE_FULL, message)
+        else:
+            flight = self._in_flight[request.id] = _InFlight()
+            tasks.start_soon(self._handle, request, flight)
+
+    # --- handling ------------------------------------------------------------------------
+
+    async def _handle(self, request: c.ControlRequest, flight: _InFlight) -> None:
+        with flight.scope:
+            try:
+                await self._dispatch(request, flight)
+            except MlxdError as error:
+                self._finish(c.Failed(id=request.id, fault=error.fault))
+            except _GONE:
+                return  # the connection ended under the answer
+            except OSError as error:
+                _log.exception("request.failed", type=type(request).__name__)
+                self._fail(request.id, Code.INTERNAL, f"reading a file failed: {error}")
+
+    async def _dispatch(self, request: c.ControlRequest, flight: _InFlight) -> None:
+        kernel, catalog = self._kernel, self._context.catalog
+        match request:
+            case c.GetStatus():
+                self._finish(await self._status(request.id))
+            case c.ListModels():
+                models = await catalog.known(kernel.pool)
+                self._finish(c.ModelsView(id=request.id, models=models))
+            case c.LoadModel():
+                await self._load(request, flight)
+            case c.AcquireLease():
+                await self._acquire(request, flight)
+            case c.UnloadModel():
+                key = await catalog.key_of(request.model, kernel.pool)
+                await self._ask(
+                    request,
+                    flight,
+                    lambda ticket: m.Unload(
+                        ticket=ticket, client=self._client.client, key=key, name=request.model
+                    ),
+                    "unload",
+                )
+            case c.ReleaseLease():
+                self._leases.discard(request.lease)
+                await kernel.send(m.Release(leases=(request.lease,)), self._cause("release"))
+                self._finish(c.Released(id=request.id, lease=request.lease))
+            case c.WatchEvents():
+                await self._watch(request)
+            case c.CancelRequest():
+                raise AssertionError("cancels are handled as they arrive")
+
+    async def _load(self, request: c.LoadModel, flight: _InFlight) -> None:
+        if request.path is not None:
+            await self._context.catalog.register(request.model, request.path)
+        options, passed_over = await self._context.catalog.options(request.model, ())
+        deadline_ms = request.deadline_ms
+        await self._ask(
+            request,
+            flight,
+            lambda ticket: m.Load(
+                ticket=ticket,
+                client=self._client.client,
+                options=options,
+                passed_over=passed_over,
+                deadline_at_ms=None if deadline_ms is None else self._deadline(deadline_ms),
+                ttl_ms=_milliseconds(request.ttl_s),
+                pin=request.pin,
+                over_budget=request.over_budget,
+            ),
+            "load",
+        )
+
+    async def _acquire(self, request: c.AcquireLease, flight: _InFlight) -> None:
+        options, passed_over = await self._context.catalog.options(request.model, request.needs)
+        await self._ask(
+            request,
+            flight,
+            lambda ticket: m.Acquire(
+                ticket=ticket,
+                client=self._client.client,
+                options=options,
+                passed_over=passed_over,
+                deadline_at_ms=self._deadline(request.deadline_ms),
+                ttl_ms=_milliseconds(request.ttl_s),
+            ),
+            "acquire",
+        )
+
+    async def _ask(
+        self,
+        request: c.ControlRequest,
+        flight: _InFlight,
+        make: Callable[[int], m.ClientCommand],
+        command: str,
+    ) -> None:
+        """Hand a command to the kernel; its answers come back through :meth:`_deliver`."""
+        flight.ticket = self._kernel.ticket(lambda answer: self._deliver(request.id, answer))
+        await self._kernel.send(make(flight.ticket), self._cause(command))
+
+    def _deliver(self, request_id: int, answer: Answer) -> None:
+        match answer:
+            case m.AnswerProgress():
+                self._progress(request_id, answer)
+            case m.AnswerGranted():
+                self._leases.add(answer.lease)
+                self._finish(self._granted(request_id, answer))
+            case m.AnswerLoaded():
+                self._finish(
+                    c.Loaded(
+                        id=request_id,
+                        model=answer.model.name,
+                        worker=answer.worker,
+                        load_ms=answer.waited_ms,
+                        measured_bytes=answer.measured_bytes,
+                    )
+                )
+            case m.AnswerUnloaded():
+                self._finish(
+                    c.Unloaded(id=request_id, model=answer.name, freed_bytes=answer.freed_bytes)
+                )
+            case m.AnswerRefused():
+                self._finish(c.Failed(id=request_id, fault=answer.fault))
+
+    def _granted(self, request_id: int, answer: m.AnswerGranted) -> c.Granted:
+        return c.Granted(
+            id=request_id,
+            lease=answer.lease,
+            model=answer.model.name,
+            worker=answer.worker,
+            socket=str(self._context.home.worker_socket(answer.worker)),
+            kind=answer.model.kind,
+            capabilities=answer.model.capabilities,
+            context_tokens=answer.context_tokens,
+            load_ms=answer.waited_ms,
+        )
+
+    def _progress(self, request_id: int, answer: m.AnswerProgress) -> None:
+        # The next progress says more: one that finds the outbox half full is left out.
+        if self._send.statistics().current_buffer_used < OUTBOX_MAX // 2:
+            self._answer(
+                c.Progress(
+                    id=request_id,
+                    model=answer.name,
+                    phase=answer.phase,
+                    done_bytes=answer.done_bytes,
+                    total_bytes=answer.total_bytes,
+                    eta_ms=answer.eta_ms,
+                )
+            )
+
+    async def _status(self, request_id: int) -> c.StatusView:
+        facts, kernel = self._context.facts, self._kernel
+        return status_view(
+            request_id,
+            kernel.pool,
+            facts,
+            now_ms=kernel.now_ms(),
+            seq=kernel.seq,
+            rss_bytes=processes.rss_bytes(facts.pid),
+            read_only=kernel.read_only,
+        )
+
+    # --- watching ----------------------------------------------------------------------
+
+    async def _watch(self, request: c.WatchEvents) -> None:
+        subscription = self._kernel.subscribe()
+        try:
+            seq = self._kernel.seq
+            if not 0 <= (request.after or 0) <= seq:
+                raise MlxdError(
+                    Code.INVALID_REQUEST, f"the log ends at seq {seq}; ask after that or less"
+                )
+            status = await self._status(request.id)
+            await self._send.send(c.WatchStarted(id=request.id, seq=seq, status=status))
+            if request.after is not None:
+                await self._send_history(request.id, request.after, seq)
+            if not request.follow:
+                self._finish(c.WatchEnded(id=request.id, reason="end", seq=seq))
+                return
+            async for line in subscription.lines:
+                if line.seq > seq:
+                    seq = line.seq
+                    await self._send.send(c.LogRecord(id=request.id, seq=seq, line=line.text))
+            self._finish(c.WatchEnded(id=request.id, reason="lagged", seq=seq))
+        finally:
+            subscription.close()
+
+    async def _send_history(self, request_id: int, after: int, until: int) -> None:
+        lines = self._context.log.read_after(after)
+        while True:
+            some = await anyio.to_thread.run_sync(lambda: list(islice(lines, HISTORY_LINES)))
+            for line in some:
+                if line.seq > until:
+                    return
+                await self._send.send(c.LogRecord(id=request_id, seq=line.seq, line=line.text))
+            if len(some) < HISTORY_LINES:
+                return
+
+    # --- ending requests ---------------------------------------------------------------
+
+    def _cancel(self, request: c.CancelRequest) -> None:
+        flight = self._in_flight.get(request.target)
+        if flight is not None:
+            self._fail(request.target, Code.CANCELLED, "the request was cancelled")
+            flight.scope.cancel()
+            if flight.ticket is not None:
+                self._withdraw((flight.ticket,))
+        self._answer(c.Cancelled(id=request.id, target=request.target))
+
+    def _withdraw(self, tickets: tuple[int, ...]) -> None:
+        self._kernel.forget(tickets)
+        self._kernel.post(m.Withdraw(tickets=tickets), self._cause("withdraw"))
+
+    async def _give_back(self) -> None:
+        tickets = tuple(f.ticket for f in self._in_flight.values() if f.ticket is not None)
+        self._kernel.forget(tickets)
+        if tickets:
+            await self._kernel.send(m.Withdraw(tickets=tickets), self._cause("disconnect"))
+        if self._leases:
+            leases = tuple(sorted(self._leases))
+            await self._kernel.send(m.Release(leases=leases), self._cause("disconnect"))
+
+    # --- writing -----------------------------------------------------------------------
+
+    def _finish(self, answer: c.ControlAnswer) -> None:
+        """The terminal answer of a request."""
+        self._in_flight.pop(answer.id, None)
+        self._answer(answer)
+
+    def _fail(self, request_id: int, code: Code, message: str) -> None:
+        self._finish(c.Failed(id=request_id, fault=Fault(code=code, message=message)))
+
+    def _answer(self, answer: msgspec.Struct) -> None:
+        try:
+            self._send.send_nowait(answer)
+        except anyio.WouldBlock:
+            _log.warning("client.lagged", client=self._client.client)
+            self._scope.cancel()
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return  # the connection is ending; what it held is given back
+
+    async def _write_out(self) -> None:
+        with suppress(*_GONE):
+            async for answer in self._outbox:
+                await self._frames.send(answer)
+        self._scope.cancel()
+
+    # --- small things ------------------------------------------------------------------
+
+    def _cause(self, command: str) -> m.Cause:
+        return m.Cause(command=command, client=self._client.client, pid=self._client.pid)
+
+    def _deadline(self, deadline_ms: int) -> int:
+        if not 0 <= deadline_ms <= TTL_S_MAX * 1000:
+            raise MlxdError(
+                Code.INVALID_REQUEST,
+                f"deadline_ms is {deadline_ms}; give milliseconds from now, 0 or more",
+                field="deadline_ms",
+            )
+        return self._kernel.now_ms() + deadline_ms
+
+
+def _milliseconds(ttl_s: float | None) -> int | None:
+    if ttl_s is None:
+        return None
+    if not 0 <= ttl_s <= TTL_S_MAX:
+        raise MlxdError(
+            Code.INVALID_REQUEST, f"ttl_s is {ttl_s}; give seconds, 0 or more", field="ttl_s"
+        )
+    return int(ttl_s * 1000)
+
+
+def _not_understood(payload: bytes, error: Exception) -> msgspec.Struct:
+    """The typed answer to a frame that is no request of this protocol."""
+    try:
+        head = _head.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        head = _Head()
+    _, _, place = str(error).partition(" - at `$")
+    fault = Fault(
+        code=Code.INVALID_REQUEST,
+        message=f"not understood: {error}",
+        field=place.rstrip("`").lstrip(".") or None,
+    )
+    return c.Failed(id=head.id, fault=fault)

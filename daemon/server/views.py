@@ -1,0 +1,119 @@
+"""The pool as clients see it. Pure."""
+
+import msgspec
+
+from daemon.pool.budget import committed_bytes
+from daemon.pool.decide import expiry_ms
+from daemon.pool.state import Busy, Draining, Idle, Loading, Pool, Slot, Stopping
+from daemon.wire import control as c
+from daemon.wire.units import format_bytes
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is true of this daemon run and not of the pool."""
+
+    version: str
+    pid: int
+    started_at_ms: int
+    home: str
+    memory_total_bytes: int
+
+
+def status_view(
+    request_id: int,
+    pool: Pool,
+    facts: Facts,
+    *,
+    now_ms: int,
+    seq: int,
+    rss_bytes: int,
+    read_only: str | None,
+) -> c.StatusView:
+    """The pool now, for ``mlxctl status`` and for the start of a watch."""
+    return c.StatusView(
+        id=request_id,
+        version=facts.version,
+        pid=facts.pid,
+        generation=pool.generation,
+        started_at_ms=facts.started_at_ms,
+        now_ms=now_ms,
+        seq=seq,
+        budget_bytes=pool.limits.budget_bytes,
+        committed_bytes=committed_bytes(pool),
+        memory_total_bytes=facts.memory_total_bytes,
+        rss_bytes=rss_bytes,
+        home=facts.home,
+        read_only=read_only is not None,
+        warnings=_warnings(pool, read_only),
+        models=tuple(_resident(pool, key, slot) for key, slot in pool.slots.items()),
+        queue=tuple(
+            c.QueuedRequest(
+                model=waiter.option.model.name,
+                client=waiter.client,
+                since_ms=waiter.since_ms,
+                deadline_at_ms=waiter.deadline_at_ms,
+            )
+            for waiter in pool.waiters
+        ),
+    )
+
+
+def _warnings(pool: Pool, read_only: str | None) -> tuple[str, ...]:
+    warnings = []
+    if read_only is not None:
+        warnings.append(f"the event log cannot be written: {read_only}")
+    if pool.stopping is not None:
+        warnings.append(f"mlxd is shutting down ({pool.stopping})")
+    over_bytes = committed_bytes(pool) - pool.limits.budget_bytes
+    if over_bytes > 0:
+        warnings.append(f"models claim {format_bytes(over_bytes)} more than the budget")
+    quarantined = [f.message for f in pool.failures.values() if f.quarantined]
+    return (*warnings, *(f"a model is quarantined: {message}" for message in quarantined))
+
+
+def _resident(pool: Pool, key: str, slot: Slot) -> c.ResidentModel:
+    tenant, service = slot.tenant, None
+    if isinstance(slot, Idle | Busy | Draining):
+        service = slot.service
+    model = tenant.model
+    return c.ResidentModel(
+        name=model.name,
+        path=model.path,
+        kind=model.kind,
+        capabilities=model.capabilities,
+        state=state_name(slot),
+        worker=tenant.worker,
+        pid=tenant.process.pid if tenant.process is not None else None,
+        claim_bytes=tenant.claim_bytes,
+        measured_bytes=tenant.measured_bytes,
+        context_tokens=service.context_tokens if service else model.context_tokens,
+        leases=len(slot.leases) if isinstance(slot, Busy) else 0,
+        running=slot.running if isinstance(slot, Busy) else 0,
+        progress=_progress(slot),
+        pinned=key in pool.pins,
+        loaded_at_ms=service.loaded_at_ms if service else None,
+        last_used_at_ms=service.last_used_at_ms if service else None,
+        expires_at_ms=expiry_ms(pool, key, slot) if isinstance(slot, Idle) else None,
+    )
+
+
+def state_name(slot: Slot) -> c.ModelState:
+    """The word for a slot's state."""
+    match slot:
+        case Loading():
+            return "loading"
+        case Idle():
+            return "idle"
+        case Busy():
+            return "busy"
+        case Draining():
+            return "draining"
+        case Stopping():
+            return "stopping"
+
+
+def _progress(slot: Slot) -> float:
+    if not isinstance(slot, Loading):
+        return 1.0
+    total_bytes = slot.tenant.model.weights_bytes
+    return min(slot.done_bytes / total_bytes, 1.0) if total_bytes else 0.0

@@ -1,0 +1,90 @@
+"""Pictures from clients: decoded within bounds, or refused by name before anything runs."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from typing import Final
+
+from PIL import Image, ImageOps
+
+from daemon.wire.data import ChatMessage, ImagePart
+from daemon.wire.errors import MlxdError
+from daemon.worker.engines.conversation import invalid
+
+FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF")
+"""What the APIs document; every further decoder is further attack surface."""
+
+PIXELS_MAX: Final = 64_000_000
+"""One picture: above what phone cameras give (50 megapixels), and 192 MB once decoded."""
+
+REQUEST_PIXELS_MAX: Final = 128_000_000
+"""All pictures of one request."""
+
+
+def decode_images(messages: Sequence[ChatMessage]) -> list[Image.Image]:
+    """Every picture of a conversation, in order, upright and in RGB.
+
+    Of an animation the first frame is taken. Size and format are checked from the header,
+    before a pixel is decoded.
+
+    Raises:
+        MlxdError: ``invalid_request`` naming the picture's place.
+    """
+    images: list[Image.Image] = []
+    pixels = 0
+    for i, message in enumerate(messages):
+        for j, part in enumerate(message.parts):
+            if isinstance(part, ImagePart):
+                field = f"messages[{i}].content[{j}]"
+                image = _decode(part.data, field)
+                pixels += image.width * image.height
+                if pixels > REQUEST_PIXELS_MAX:
+                    raise invalid(
+                        "the pictures of this request have more than "
+                        f"{REQUEST_PIXELS_MAX // 1_000_000} megapixels together; send smaller "
+                        "or fewer ones",
+                        field,
+                    )
+                images.append(image)
+    return images
+
+
+def _decode(data: bytes, field: str) -> Image.Image:
+    # Pillow's own bomb check warns at one size and fails at another; ours is one bound.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            _check_size(image, field)
+            image.load()
+            return _upright(image)
+        except MlxdError:
+            raise
+        except Image.DecompressionBombError as error:
+            raise _too_large(field, "more pixels than any picture should have") from error
+        except Image.UnidentifiedImageError as error:
+            raise invalid(
+                f"the picture is none of {', '.join(FORMATS)}; convert it first", field
+            ) from error
+        except Exception as error:
+            # Decoders raise whatever they like over damaged data: OSError, SyntaxError, …
+            raise invalid(f"the picture is damaged or cut short: {error}", field) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As mlx_vlm prepares pictures itself: the camera's orientation applied, then RGB."""
+    turned: Image.Image = ImageOps.exif_transpose(image)
+    return turned.convert("RGB")
+
+
+def _check_size(image: Image.Image, field: str) -> None:
+    if image.width * image.height > PIXELS_MAX:
+        raise _too_large(field, f"{image.width} x {image.height} pixels")
+
+
+def _too_large(field: str, size: str) -> MlxdError:
+    return invalid(
+        f"the picture has {size}; at most {PIXELS_MAX // 1_000_000} megapixels are read, send a "
+        "smaller one",
+        field,
+    )

@@ -1,0 +1,100 @@
+"""Start-up of a worker process, in the order that others rely on.
+
+Lock, socket, ``ready``: only then anything that takes long is imported. After that line
+standard output is standard error, because the MLX libraries print.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Final
+
+from daemon.worker.claim import AlreadyRunning, Claim, claim
+from daemon.worker.engines.base import Registry
+from daemon.worker.inbox import Inbox, Terminate
+
+EXIT_TAKEN: Final = 73
+"""Another process holds the worker's lock (EX_CANTCREAT, as for a second daemon)."""
+
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+def main(argv: Sequence[str], registry: Registry, import_libraries: Callable[[], None]) -> int:
+    """Run one worker to its end.
+
+    Args:
+        argv: Without the program's name.
+        registry: The engines that the daemon may ask for.
+        import_libraries: Called while the worker waits for ``begin``.
+
+    Returns:
+        0 after an orderly end, 1 after ``load_failed``, 73 if the worker id is taken.
+    """
+    arguments = _parse(argv)
+    if arguments.probe:
+        probe = import_module("daemon.worker.engines.base").device_facts()
+        sys.stdout.write(json.dumps(probe) + "\n")
+        return 0
+    inbox = Inbox()
+    signal.signal(signal.SIGTERM, lambda *_: inbox.put(Terminate()))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        claimed = claim(arguments.worker, arguments.run_dir)
+    except AlreadyRunning as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_TAKEN
+    os.write(1, b"ready\n")
+    os.dup2(2, 1)
+    try:
+        return _serve(arguments, registry, import_libraries, inbox, claimed)
+    finally:
+        claimed.release()
+
+
+def _serve(
+    arguments: argparse.Namespace,
+    registry: Registry,
+    import_libraries: Callable[[], None],
+    inbox: Inbox,
+    claimed: Claim,
+) -> int:
+    # Imported here: structlog and anyio take longer than everything before "ready".
+    from daemon.worker.logs import configure_logs  # noqa: PLC0415
+    from daemon.worker.runner import Runner  # noqa: PLC0415
+    from daemon.worker.serving import Sockets  # noqa: PLC0415
+
+    configure_logs(arguments.log_level, arguments.worker)
+    sockets = Sockets(_version(), claimed.listener, inbox)
+    runner = Runner(arguments.worker, registry, inbox, sockets)
+    sockets.start(runner.hosting())
+    try:
+        import_libraries()
+        return runner.run()
+    finally:
+        sockets.stop()
+
+
+def _version() -> str:
+    try:
+        return metadata.version("mlxd")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -I -m daemon.worker", description="One model in one process; started by mlxd."
+    )
+    parser.add_argument("--probe", action="store_true", help="print what MLX says of this machine")
+    parser.add_argument("--worker", metavar="ID", default="")
+    parser.add_argument("--run-dir", type=Path, metavar="DIR")
+    parser.add_argument("--log-level", choices=LEVELS, default="info")
+    arguments = parser.parse_args(argv)
+    if not arguments.probe and not (arguments.worker and arguments.run_dir):
+        parser.error("--worker and --run-dir are needed")
+    return arguments
