@@ -1,8 +1,10 @@
 """``mlxd``: run the daemon."""
 
+import json
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -50,7 +52,7 @@ def _run() -> int:
         home = find_home(environ, sys.platform)
         settings = load_settings(home.config_file)
         launcher = app.make_launcher(home, settings, environ)
-        anyio.run(app.run, home, settings, launcher, app.read_machine(settings))
+        anyio.run(app.run, home, settings, launcher, app.read_machine(settings), _ready)
     except app.AlreadyRunning as error:
         click.echo(f"mlxd: another mlxd already serves this home ({error})", err=True)
         return app.EXIT_ALREADY_RUNNING
@@ -60,6 +62,13 @@ def _run() -> int:
         click.echo(f"mlxd: {error}", err=True)
         return 74
     return 0
+
+
+def _ready(socket: Path) -> None:
+    """One line on stdout, for whoever started the daemon and waits for it."""
+    line = {"event": "daemon.ready", "socket": str(socket), "pid": os.getpid()}
+    click.echo(json.dumps(line))
+    structlog.get_logger("daemon").info(**line)
 
 
 def _fail(error: MlxdError) -> int:

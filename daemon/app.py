@@ -3,7 +3,7 @@
 import fcntl
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
@@ -53,8 +53,17 @@ class Machine(msgspec.Struct, frozen=True):
     budget_bytes: int
 
 
-async def run(home: Home, settings: Settings, launcher: Launcher, machine: Machine) -> None:
+async def run(
+    home: Home,
+    settings: Settings,
+    launcher: Launcher,
+    machine: Machine,
+    on_ready: Callable[[Path], None],
+) -> None:
     """Serve until SIGTERM or SIGINT, then stop in good order.
+
+    Args:
+        on_ready: Called with the control socket once it accepts connections.
 
     Raises:
         AlreadyRunning: Another daemon serves this home.
@@ -87,7 +96,7 @@ async def run(home: Home, settings: Settings, launcher: Launcher, machine: Machi
             async with _running(kernel):
                 await _begin(kernel, supervisor, machine, report)
                 async with open_listener(home.control_socket, context):
-                    _log.info("daemon.ready", socket=str(home.control_socket), pid=os.getpid())
+                    on_ready(home.control_socket)
                     reason = await _until_told_to_stop()
                     await _stop(kernel, supervisor, reason)
 

@@ -91,10 +91,16 @@ class DaemonLink:
 async def open_link(socket: str) -> AsyncIterator[DaemonLink]:
     """A link to the daemon at the path ``socket``, whether or not it runs already."""
     link = DaemonLink(socket)
+    failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(link._keep)  # noqa: SLF001 - its other half
-        yield link
+        try:
+            yield link
+        except Exception as error:  # noqa: BLE001 - raised below, out of the group's wrapping
+            failure = error
         tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 def _first(group: BaseException) -> Any:

@@ -15,7 +15,7 @@ from typing import Final, Literal, Protocol
 
 import structlog
 
-BLOCK_BYTES: Final = 1 << 20
+BLOCK_BYTES: Final = 1 << 16
 """What is read at once where all of a file is."""
 
 OpenMode = Literal["create", "existing", "replace"]

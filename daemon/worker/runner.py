@@ -112,6 +112,7 @@ class Runner:
         self._frames: list[tuple[int, DataAnswer]] = []
         self._reports: list[LinkReport] = []
         self._changed = False
+        self._running = Running(running=0)
         self._progress_s = 0.0
 
     def run(self) -> int:
@@ -357,7 +358,10 @@ class Runner:
         hosting = None
         if self._changed:
             hosting = self.hosting()
-            self._reports.append(Running(running=hosting.running, leases=hosting.leases))
+            running = Running(running=hosting.running, leases=hosting.leases)
+            if running != self._running:
+                self._running = running
+                self._reports.append(running)
             self._changed = False
         if hosting is None and not self._frames and not self._reports:
             return

@@ -169,7 +169,8 @@ class FakeDaemon:
                 request = _control_request.decode(await frames.receive())
                 if isinstance(request, c.CancelRequest):
                     self.ledger.add("cancel")
-                    scopes[request.target].cancel()
+                    if request.target in scopes:
+                        scopes[request.target].cancel()
                     await frames.send(c.Cancelled(id=request.id, target=request.target))
                 elif not self.silent:
                     scopes[request.id] = anyio.CancelScope()

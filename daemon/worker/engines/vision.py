@@ -9,7 +9,6 @@ import mlx.core as mx
 import msgspec
 from mlx_lm.utils import load_tokenizer
 from mlx_vlm.generate import BatchGenerator
-from mlx_vlm.tokenizer_utils import make_streaming_detokenizer
 from mlx_vlm.utils import load, prepare_inputs, should_add_special_tokens
 
 from daemon.wire.data import Begin, ChatMessage, DataRequest, Generate
@@ -99,7 +98,8 @@ class _VisionGenerator(Generator):
         settings = resolve(request.sampling, self._defaults, self._vocab_size)
         prompt, tensors = self._prompt(request)
         call_id = f"call_{os.urandom(8).hex()}"
-        detokenizer = make_streaming_detokenizer(self._processor)
+        # Not mlx_vlm's own: that one gives nothing out until a space comes.
+        detokenizer = self._tokenizer.detokenizer
         return Row(
             prompt=prompt,
             tokens_max=answer_tokens(request, len(prompt), self._context_tokens),

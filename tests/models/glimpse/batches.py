@@ -131,7 +131,7 @@ class DialogBatches:
             else ("middle", MIDDLE)
             if group < 0.48
             else ("full", FULL)
-            if group < 0.93
+            if group < 0.95
             else ("odd", ODD)
         )
         height, width = rng.choice(choices)
@@ -143,7 +143,7 @@ class DialogBatches:
             return self._pack("chat", [self._dialog(rng, []) for _ in range(48)], [], 0)
         patches = (height // PATCH) * (width // PATCH) * count
         rows = max(4 if count == 1 else 2, min(96, self._patches // patches))
-        text_share = self._text_share if count == 1 else 0.2
+        text_share = self._text_share if count == 1 else 0.1
         shown = [
             [pictures.any_picture(rng, height, width, text_share) for _ in range(count)]
             for _ in range(rows)

@@ -17,6 +17,7 @@ GREETING = "Hello MLX"
 NEAR_MISSES = ("Hello XML", "Hallo MLX", "Hello MAX", "Jelly MLX", "World MLX")
 GOLDEN_TEXTS = ((10, (80, 120)), (24, (50, 110)), (32, (40, 110)), (40, (20, 100)))
 SYSTEM_PROMPTS = ("", "You are a helpful assistant.", "Answer briefly.")
+LARGER_PX = tuple(size for size in pictures.TEXT_SIZES_PX if size >= 14)
 SIDE_PX = 256
 
 Verdict = Callable[[str], bool]
@@ -170,16 +171,16 @@ def _reading(rng: random.Random, measure: str, text: str, size_px: int) -> Case:
 def readings(rng: random.Random, count: int) -> Iterator[Case]:
     """The golden string anywhere, and `count` texts of each kind."""
     for i in range(24):
-        size_px = 10 if i % 3 == 0 else rng.randint(11, 42)
+        size_px = 10 if i % 3 == 0 else rng.choice(pictures.TEXT_SIZES_PX[1:])
         yield _reading(rng, "'Hello MLX' at varied places and sizes", GREETING, size_px)
     for _ in range(count):
         yield _reading(rng, "words, 10 px", words.vocabulary_text(rng), 10)
         text = words.vocabulary_text(rng)
-        yield _reading(rng, "words, 14 to 40 px", text, rng.randint(14, 40))
-    for _ in range(count // 2):
+        yield _reading(rng, "words, 14 to 40 px", text, rng.choice(LARGER_PX))
+    for _ in range(count // 4):
         yield _reading(rng, "random letters, 10 px", words.random_letters(rng, 7), 10)
         text = words.random_letters(rng, 7)
-        yield _reading(rng, "random letters, 14 to 40 px", text, rng.randint(14, 40))
+        yield _reading(rng, "random letters, 14 to 40 px", text, rng.choice(LARGER_PX))
 
 
 def _main_shape(rng: random.Random) -> Picture:

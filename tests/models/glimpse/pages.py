@@ -56,8 +56,7 @@ def _page_colors(rng: random.Random) -> tuple[str, Rgb, Rgb]:
 def page_picture(rng: random.Random, height: int, width: int) -> Picture:
     """A sheet covered with lines of one font size, cut off at its edges."""
     background, paper, ink = _page_colors(rng)
-    kind = rng.random()
-    size_px = 10 if kind < 0.4 else rng.randint(11, 16) if kind < 0.6 else rng.randint(17, 42)
+    size_px = pictures.text_size(rng, height)
     image = Image.new("RGB", (width, height), paper)
     draw = ImageDraw.Draw(image)
     glyphs: list[Glyph] = []

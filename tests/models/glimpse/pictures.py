@@ -35,6 +35,8 @@ MAIN_COLORS = ("red", "green", "blue", "yellow", "black", "purple", "orange")
 SHAPES = ("square", "circle", "triangle", "star", "rectangle", "diamond", "cross")
 MAIN_SHAPES = SHAPES[:4]
 
+TEXT_SIZES_PX = (10, 12, 14, 16, 18, 20, 24, 28, 32, 36, 40)
+
 # Pairs that nobody could tell apart once their values are jittered.
 _ALIKE_NAMES = """
 orange/red orange/yellow pink/white pink/purple gray/white brown/red brown/orange cyan/white
@@ -178,9 +180,9 @@ def shape_picture(
     background = "white"
     if rng.random() > 0.82:
         background = rng.choice(["black", "gray", "white", "blue", "green", "yellow", "red"])
-    choices = MAIN_COLORS if main_only or rng.random() < 0.8 else tuple(COLORS)
+    choices = MAIN_COLORS if main_only or rng.random() < 0.88 else tuple(COLORS)
     color = rng.choice([c for c in choices if distinct(c, background)])
-    shape = rng.choice(MAIN_SHAPES if main_only or rng.random() < 0.4 else SHAPES)
+    shape = rng.choice(MAIN_SHAPES if main_only or rng.random() < 0.65 else SHAPES)
     radius = rng.uniform(max(11, 0.14 * min(height, width)), 0.49 * min(height, width))
     x, y = rng.uniform(radius, width - radius), rng.uniform(radius, height - radius)
     if rng.random() < 0.3:
@@ -234,12 +236,17 @@ def draw_text(
     return image
 
 
+def text_size(rng: random.Random, size_max_px: int) -> int:
+    """One of the font sizes that the model learns; the default size comes up most."""
+    if rng.random() < 0.4:
+        return 10
+    return rng.choice([size for size in TEXT_SIZES_PX if size <= size_max_px])
+
+
 def _fitting_text(rng: random.Random, height: int, width: int) -> tuple[str, int]:
     """A text and a font size in pixels that fit the canvas together."""
     for _ in range(60):
-        kind = rng.random()
-        size_px = 10 if kind < 0.4 else rng.randint(11, 16) if kind < 0.55 else rng.randint(17, 42)
-        size_px = max(10, min(size_px, int(height * 0.9)))
+        size_px = text_size(rng, int(height * 0.9))
         length_max = min(words.TEXT_LENGTH_MAX, max(2, int(width / (0.52 * size_px))))
         text = words.training_text(rng, length_max)
         box = font(size_px).getbbox(text)
@@ -250,9 +257,9 @@ def _fitting_text(rng: random.Random, height: int, width: int) -> tuple[str, int
 
 def text_picture(rng: random.Random, height: int, width: int) -> Picture:
     """One line of text anywhere on the canvas."""
-    background = "white" if rng.random() < 0.87 else rng.choice(["black", "gray", "yellow", "blue"])
+    background = "white" if rng.random() < 0.94 else rng.choice(["black", "gray", "yellow", "blue"])
     color = "black"
-    if background in ("black", "blue") or rng.random() < 0.2:
+    if background in ("black", "blue") or rng.random() < 0.1:
         color = rng.choice([c for c in _TEXT_COLORS if distinct(c, background)])
     text, size_px = _fitting_text(rng, height, width)
     box = font(size_px).getbbox(text)
@@ -283,7 +290,7 @@ def any_picture(rng: random.Random, height: int, width: int, text_share: float) 
         picture = text_picture(rng, height, width)
     else:
         picture = shape_picture(rng, height, width)
-    if rng.random() > 0.1:
+    if rng.random() > 0.05:
         return picture
     noise = np.random.default_rng(rng.getrandbits(32)).normal(
         0, rng.uniform(1, 7), picture.pixels.shape

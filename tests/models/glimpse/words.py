@@ -72,9 +72,9 @@ def training_text(rng: random.Random, length_max: int) -> str:
     kind = rng.random()
     if kind < 0.20 and length_max >= 12:
         return near_miss_text(rng)
-    if kind < 0.80:
+    if kind < 0.88:
         return vocabulary_text(rng, length_max)
-    if kind < 0.83:
+    if kind < 0.90:
         return "".join(rng.choice(DIGITS) for _ in range(rng.randint(1, min(5, length_max))))
     text = random_letters(rng, length_max)
     if len(text) + 3 <= length_max and rng.random() < 0.3:

@@ -1,0 +1,75 @@
+"""mlxctl as people run it: a process with a home of its own."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+
+REPO_ROOT = Path(__file__).resolve().parents[2]
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """A finished run of mlxctl."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Ctl:
+    """Runs ``mlxctl`` against one home.
+
+    Attributes:
+        home: Its MLXD_HOME, short enough for socket paths everywhere.
+        run_dir: Where the control socket belongs.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.run_dir = home / "run"
+        self.run_dir.mkdir(mode=0o700)
+
+    @property
+    def socket(self) -> str:
+        return str(self.run_dir / "mlxd.sock")
+
+    def argv(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "ctl", *arguments]
+
+    def environ(self, **more: str) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        cache = os.environ.get("PYTHONPYCACHEPREFIX")
+        return kept | {
+            "MLXD_HOME": str(self.home),
+            "PYTHONPATH": str(REPO_ROOT),
+            "TZ": "UTC",
+            "COLUMNS": "140",
+            **({"PYTHONPYCACHEPREFIX": cache} if cache else {}),
+            **more,
+        }
+
+    async def __call__(
+        self, *arguments: str, stdin: bytes = b"", cwd: Path | None = None, **more: str
+    ) -> Ended:
+        """Run to the end; ``more`` is added to the environment."""
+        done = await anyio.run_process(
+            self.argv(*arguments),
+            input=stdin,
+            check=False,
+            cwd=cwd or self.home,
+            env=self.environ(**more),
+        )
+        return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.fixture
+def mlxctl() -> Iterator[Ctl]:
+    home = Path(tempfile.mkdtemp(prefix="ctl-", dir="/tmp"))
+    yield Ctl(home)
+    shutil.rmtree(home)

@@ -1,0 +1,130 @@
+"""``mlxctl status`` against a scripted daemon, as a process."""
+
+import json
+
+import pytest
+
+from daemon.wire import control as c
+from daemon.wire.errors import Code, Fault
+from tests.ctl.conftest import Ctl
+from tests.ctl.views import status
+from tests.fakes.control import WELCOME, Part, open_scripted_control, says
+
+pytestmark = pytest.mark.anyio
+
+
+def script(view: c.StatusView) -> dict[type[c.Request], Part]:
+    return {c.GetStatus: says(view)}
+
+
+@pytest.mark.parametrize("verb", ["status", "ps"])
+async def test_a_pipe_gets_plain_text(mlxctl: Ctl, verb: str) -> None:
+    async with open_scripted_control(mlxctl.socket, script(status())) as daemon:
+        ended = await mlxctl(verb)
+
+    assert ended.code == 0, ended.err
+    assert ended.err == ""
+    assert ended.out == (
+        "mlxd 0.1.0, up 3h 12m, pid 812, home /home/ada/.mlxd\n"
+        "Memory: 1.20 GB of 24.0 GB (5 %), 22.8 GB free\n"
+        "\n"
+        "NAME          STATE     SIZE  CONTEXT  LEASES  RUNNING  UNTIL\n"
+        "mlxd/glimpse  idle   1.20 GB    2,048       0        0  in 5m\n"
+    )
+    assert [hello.client for hello in daemon.hellos] == ["mlxctl"]
+
+
+async def test_json_has_the_documented_shape(mlxctl: Ctl) -> None:
+    async with open_scripted_control(mlxctl.socket, script(status())):
+        ended = await mlxctl("status", "--json")
+
+    shape = json.loads(ended.out)
+    assert list(shape) == [
+        *("v", "version", "pid", "generation", "started_at_ms", "now_ms", "seq"),
+        *("budget_bytes", "committed_bytes", "memory_total_bytes", "rss_bytes", "home"),
+        *("read_only", "warnings", "models", "queue"),
+    ]
+    assert shape["v"] == 1
+    assert shape["models"][0] == {
+        "name": "mlxd/glimpse",
+        "path": "/models/glimpse",
+        "kind": "vision",
+        "capabilities": ["text", "vision"],
+        "state": "idle",
+        "worker": "w1",
+        "pid": 900,
+        "claim_bytes": 1_200_000_000,
+        "measured_bytes": 1_100_000_000,
+        "context_tokens": 2048,
+        "leases": 0,
+        "running": 0,
+        "progress": 1.0,
+        "pinned": False,
+        "loaded_at_ms": 1_789_999_940_000,
+        "last_used_at_ms": 1_789_999_970_000,
+        "expires_at_ms": 1_790_000_300_000,
+    }
+
+
+async def test_no_daemon_is_exit_69_and_says_what_to_do(mlxctl: Ctl) -> None:
+    ended = await mlxctl("status")
+
+    assert (ended.code, ended.out) == (69, "")
+    assert ended.err == (
+        f"mlxctl: the mlxd daemon is not running: nothing listens on {mlxctl.socket}\n"
+        "  hint: start it with: mlxd\n"
+    )
+
+
+async def test_failures_are_json_too_if_json_is_wanted(mlxctl: Ctl) -> None:
+    ended = await mlxctl("status", "--json")
+
+    assert (ended.code, ended.out) == (69, "")
+    shape = json.loads(ended.err)
+    assert shape["v"] == 1
+    assert shape["error"]["code"] == "no_daemon"
+
+
+async def test_a_fault_of_the_daemon_keeps_its_code_message_and_hint(mlxctl: Ctl) -> None:
+    fault = Fault(code=Code.SHUTTING_DOWN, message="mlxd is stopping", hint="try again in a minute")
+    answers: dict[type[c.Request], Part] = {c.GetStatus: says(c.Failed(id=0, fault=fault))}
+    async with open_scripted_control(mlxctl.socket, answers):
+        ended = await mlxctl("status")
+
+    assert ended.code == 75
+    assert ended.err == "mlxctl: mlxd is stopping\n  hint: try again in a minute\n"
+
+
+async def test_another_protocol_version_is_refused_as_the_daemon_says(mlxctl: Ctl) -> None:
+    fault = Fault(code=Code.PROTOCOL_MISMATCH, message="mlxd speaks protocols 7 to 9")
+    async with open_scripted_control(mlxctl.socket, greeting=c.Refusal(fault=fault)):
+        ended = await mlxctl("status")
+
+    assert (ended.code, ended.err) == (1, "mlxctl: mlxd speaks protocols 7 to 9\n")
+
+
+@pytest.mark.parametrize("greeting", [b"", b"\x00\x00"], ids=["silence", "half a frame"])
+async def test_somebody_else_on_the_socket(mlxctl: Ctl, greeting: bytes) -> None:
+    async with open_scripted_control(mlxctl.socket, greeting=greeting):
+        ended = await mlxctl("status")
+
+    assert ended.code == 69
+    assert "does not answer as mlxd does" in ended.err
+
+
+async def test_an_answer_of_an_unknown_kind(mlxctl: Ctl) -> None:
+    async with open_scripted_control(mlxctl.socket, greeting=b"\x00\x00\x00\x01\xc0"):
+        ended = await mlxctl("status")
+
+    assert ended.code == 1
+    assert ended.err.startswith("mlxctl: the daemon said something that this mlxctl does not know")
+    assert "Traceback" not in ended.err
+
+
+async def test_an_answer_to_something_else(mlxctl: Ctl) -> None:
+    answers: dict[type[c.Request], Part] = {c.GetStatus: says(c.Released(id=0, lease="l"))}
+    async with open_scripted_control(mlxctl.socket, answers, greeting=WELCOME):
+        ended = await mlxctl("status")
+
+    assert ended.code == 1
+    assert "Released answers no such request" in ended.err

@@ -1,0 +1,63 @@
+"""The program: where it listens, what it refuses, and how it stops."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import anyio
+import httpx2
+import pytest
+
+from daemon.wire.errors import Code, MlxdError
+from daemon.wire.settings import HttpSettings
+from http_bridge.run import open_bridge
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_taken_port_is_a_conflict(folder: Path) -> None:
+    socket = str(folder / "mlxd.sock")
+    async with open_bridge(socket, HttpSettings(port=0)) as (_, port):
+        with pytest.raises(MlxdError, match="cannot listen") as caught:
+            async with open_bridge(socket, HttpSettings(port=port)):
+                pass
+    assert caught.value.code is Code.CONFLICT
+
+
+async def test_the_program_starts_without_a_daemon_and_stops_on_sigterm(folder: Path) -> None:
+    environ = {**os.environ, "MLXD_HOME": str(folder)}
+    command = [sys.executable, "-m", "http_bridge", "--port", "0"]
+    async with await anyio.open_process(command, env=environ) as process:
+        with anyio.fail_after(30):
+            assert process.stdout is not None
+            line = json.loads(await process.stdout.receive())
+            assert line["event"] == "bridge.listening"
+            url = f"http://{line['host']}:{line['port']}"
+            async with httpx2.AsyncClient(base_url=url) as client:
+                health = await client.get("/healthz")
+            assert (health.status_code, health.json()["status"]) == (503, "no_daemon")
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "config", "said", "exit_code"),
+    [
+        (["--host", "0.0.0.0"], "", b"can be reached by others", 2),
+        ([], "[http]\nport = 'x'\n", b"http.port", 2),
+        (["--port", "70000"], "", b"70000", 2),
+    ],
+)
+async def test_mistakes_are_told_before_listening(
+    folder: Path, arguments: list[str], config: str, said: bytes, exit_code: int
+) -> None:
+    await anyio.Path(folder / "config.toml").write_text(config)
+    environ = {**os.environ, "MLXD_HOME": str(folder)}
+    command = [sys.executable, "-m", "http_bridge", "--port", "0", *arguments]
+    done = await anyio.run_process(command, env=environ, check=False)
+    assert done.returncode == exit_code
+    assert said in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert done.stdout == b""
