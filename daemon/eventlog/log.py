@@ -22,7 +22,7 @@ from daemon.eventlog.errors import (
 )
 from daemon.eventlog.opening import TAIL_BYTES, Findings, examine
 from daemon.eventlog.reader import DECODER, Extent, Line, LogReader
-from daemon.eventlog.record import Record, seal
+from daemon.eventlog.record import RECORD_BYTES_MAX, Record, seal
 from daemon.eventlog.segment import segment_name
 from daemon.eventlog.snapshot import Position, Snapshot, write_snapshot
 from daemon.pool.messages import Cause, DurableEvent
@@ -364,8 +364,11 @@ def _groups(lines: list[bytes]) -> Iterator[bytes]:
 def _settle(disk: Disk, folder: Path, found: Findings) -> tuple[TailLost | None, DiskFile | None]:
     """Set a torn tail aside, and make what is left durable; the last segment's file.
 
-    The sync matters after a daemon was killed: its last records may be in the system's
-    cache alone, and from now on they are believed.
+    After a daemon was killed, its last records may be in the system's cache alone, and
+    from now on they are believed. After a sync that failed, the cache may even hold
+    them as clean, and another sync would do nothing (that is what Linux does:
+    https://lwn.net/Articles/752063/); so what may never have reached the disk is
+    written again over itself, and then synced.
     """
     if not found.segments:
         return None, None
@@ -376,6 +379,8 @@ def _settle(disk: Disk, folder: Path, found: Findings) -> tuple[TailLost | None,
         file = disk.open(folder / name, "existing")
         if lost is not None:
             file.truncate(found.end_bytes)
+        start = max(0, found.end_bytes - TAIL_BYTES - RECORD_BYTES_MAX)
+        write_all(file, start, disk.read(folder / name, start, found.end_bytes - start))
         file.sync()
         disk.sync_folder(folder)
         if PROBE_NAME in disk.names(folder):

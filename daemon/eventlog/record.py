@@ -6,6 +6,7 @@ the chain before it, so that each segment can be checked on its own. Hashes are 
 over the bytes on disk, never over values encoded again.
 """
 
+import re
 from binascii import hexlify
 from hashlib import sha256
 from typing import Any, Final
@@ -23,6 +24,7 @@ _SEAL: Final = b',"chain":"%b"}'
 _SEAL_BYTES: Final = len(_SEAL % GENESIS.encode())
 _PREV: Final = b',"prev":"'
 _PREV_BYTES: Final = len(_PREV) + 32 + 1
+_LINK: Final = re.compile(rb"[0-9a-f]{32}")
 _HEAD: Final = b'{"seq":'
 
 
@@ -120,14 +122,14 @@ def seq_of(line: bytes) -> int | None:
 def chain_of(line: bytes) -> bytes | None:
     """The chain that a line states; None if it does not end as lines end."""
     link = line[-34:-2]
-    return link if line[-_SEAL_BYTES:] == _SEAL % link else None
+    return link if line[-_SEAL_BYTES:] == _SEAL % link and _LINK.fullmatch(link) else None
 
 
 def prev_of(line: bytes) -> bytes | None:
     """The chain before a segment, as its first line states it; None if it does not."""
     field = line[-_SEAL_BYTES - _PREV_BYTES : -_SEAL_BYTES]
     prev = field[len(_PREV) : -1]
-    return prev if field == _PREV + prev + b'"' and len(prev) == 32 else None
+    return prev if field == _PREV + prev + b'"' and _LINK.fullmatch(prev) else None
 
 
 class LineDecoder:

@@ -23,7 +23,7 @@ from daemon.wire.data import (
 from daemon.wire.errors import Code, MlxdError
 from daemon.worker.engines import REGISTRY
 from daemon.worker.engines.base import Engine, LoadCancelled, LoadRefused
-from tests.contract.tiny import build_text_model, build_vision_model
+from tests.contract.tiny import SPECIAL, build_text_model, build_vision_model
 from tests.fakes.engine import FakeConfig, FakeEngine, write_fake_model
 
 KINDS = ("fake", "text", "vision")
@@ -153,6 +153,9 @@ def ask(text: str = "Tell me a story.", **changes: object) -> Generate:
     messages = (ChatMessage(role="user", parts=(TextPart(text),)),)
     return Generate(lease="l", messages=messages, **fields)  # type: ignore[arg-type]
 
+
+NO_END = Sampling(temperature=0, logit_bias={SPECIAL.index("<|im_end|>"): -1000.0})
+"""Greedy, and the answer never ends by itself."""
 
 PROMPTS = ("Tell me a story.", "What is 2 + 2?", "Ping", "A rather longer question about dogs?")
 
@@ -341,7 +344,7 @@ def test_without_max_tokens_the_answer_ends_with_the_context(
     open_bench: Callable[..., Bench],
 ) -> None:
     bench = open_bench(context_tokens=150)
-    answer = alone(bench, ask("Go", max_tokens=None))
+    answer = alone(bench, ask("Go", max_tokens=None, sampling=NO_END))
     assert answer.done is not None
     usage = answer.done.usage
     assert answer.done.finish_reason == "length"
@@ -362,14 +365,18 @@ def test_rows_that_outgrow_the_allowance_are_put_back_and_end(
 ) -> None:
     """Two rows of 512 tokens fit 1024; as both grow past that, the younger must make room."""
     narrow = open_bench(kv_tokens=1024, context_tokens=1024)
-    wide = open_bench(kv_tokens=8192, context_tokens=1024)
-    requests = [ask(prompt, max_tokens=620) for prompt in PROMPTS[:2]]
+    wide = open_bench(kv_tokens=4096, context_tokens=1024)
+    requests = [
+        ask(prompt.ljust(200, "."), max_tokens=320, sampling=NO_END) for prompt in PROMPTS[:2]
+    ]
     expected = [alone(wide, request) for request in requests]
-    answers = [narrow.ask(request) for request in requests]
-    narrow.run()
-    assert [len(a.text) for a in answers] == [len(a.text) for a in expected]
-    assert answers[0].text == expected[0].text, "the oldest row was never disturbed"
-    assert [a.usage and a.usage.completion_tokens for a in answers] == [620, 620]
+    older, younger = (narrow.ask(request) for request in requests)
+    narrow.run(older)
+    assert 200 < younger.deltas[-1].tokens < 320, "it ran beside the older one, then made room"
+    narrow.run(younger)
+    assert (older.text, younger.text) == (expected[0].text, expected[1].text)
+    assert younger.usage is not None
+    assert younger.usage.completion_tokens == 320
 
 
 # --- pictures ------------------------------------------------------------------------

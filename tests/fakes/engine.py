@@ -33,6 +33,7 @@ class FakeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     Attributes:
         reply: Every answer, over and over; None echoes the prompt once and then counts.
+        repeat: Each token is its character this many times: fat frames.
         step_ms: Time of one decode step; it is slept, as a GPU would let the CPU sleep.
         load_ms: Time of loading, in ``load_steps`` steps with progress between them.
         weights_bytes: What it says that it holds.
@@ -44,6 +45,7 @@ class FakeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """
 
     reply: str | None = None
+    repeat: int = 1
     step_ms: float = 0.0
     load_ms: float = 0.0
     load_steps: int = 10
@@ -137,7 +139,7 @@ class FakeEngine:
         return Row(
             prompt=prompt,
             tokens_max=answer_tokens(request, len(prompt), self._context_tokens),
-            output=TextOutput(_Characters(), Splitter(Markers(), request.stop)),
+            output=TextOutput(_Characters(self._config.repeat), Splitter(Markers(), request.stop)),
             extra=_Reply(self._config.reply, text, request),
         )
 
@@ -231,7 +233,8 @@ class _FakeDecoder:
 class _Characters:
     """The detokenizer of a model whose tokens are characters."""
 
-    def __init__(self) -> None:
+    def __init__(self, repeat: int) -> None:
+        self._repeat = repeat
         self._new = ""
 
     @property
@@ -240,7 +243,7 @@ class _Characters:
         return new
 
     def add_token(self, token: int) -> None:
-        self._new += chr(token)
+        self._new += chr(token) * self._repeat
 
     def finalize(self) -> None:
         """Characters are always complete."""

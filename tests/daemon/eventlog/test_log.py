@@ -39,7 +39,7 @@ def disk() -> FaultyDisk:
 
 
 def append(log: EventLog, count: int = 1) -> list[Record]:
-    made = []
+    made: list[Record] = []
     for _ in range(count):
         number = log.position.seq + len(made) + 1
         made.append(log.append(START_MS + number, TICK, (some_event(number),)))
@@ -372,7 +372,7 @@ def test_a_failed_sync_while_cutting_back_is_the_end(disk: FaultyDisk) -> None:
     log, _ = EventLog.open(EVENTS, disk)
     grow(log, 1)
     append(log)
-    disk.fail_next.update(write=errno.ENOSPC, sync=errno.EIO)
+    disk.fail_next = {"write": errno.ENOSPC, "sync": errno.EIO}
     with pytest.raises(LogWriteFailed) as failure:
         log.commit(sync=True)
     assert not failure.value.retryable
@@ -476,7 +476,9 @@ def test_readers_in_other_threads_see_whole_lines_in_order(tmp_path: Path) -> No
     seen = [0, 0]
 
     def watch(reader: int) -> None:
-        while not (done.is_set() and seen[reader] == 300):
+        last_look = False
+        while not last_look:
+            last_look = done.is_set()
             for line in log.read_after(seen[reader]):
                 if json.loads(line.text)["seq"] != line.seq or line.seq != seen[reader] + 1:
                     problems.append(line.text)

@@ -64,6 +64,13 @@ def test_the_parts_of_a_line_are_found_without_decoding() -> None:
         assert seq_of(junk) is None or chain_of(junk) is None
 
 
+def test_a_chain_that_is_no_hash_is_none() -> None:
+    first, _ = sealed(2)
+    for junk in (b"\xb9", b"g", b"A"):
+        assert chain_of(first[:-3] + junk + first[-2:]) is None
+        assert prev_of(first.replace(b'"prev":"0', b'"prev":"' + junk)) is None
+
+
 def test_good_lines_are_counted_up_to_the_first_bad_one() -> None:
     lines = sealed(5)
     last = json.loads(lines[-1])["chain"].encode()

@@ -9,12 +9,12 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from tests.models.glimpse import dialogs, pictures
 from tests.models.glimpse.dialogs import Turn
 from tests.models.glimpse.pictures import Picture
-from tests.models.glimpse.tokenizer import END_OF_TURN, IMAGE, IMAGE_SLOT
+from tests.models.glimpse.tokenizer import END_OF_TURN, IMAGE, IMAGE_SLOT, SPACE
 from tests.models.glimpse.words import CHARACTER_IDS
 
 Ints = NDArray[np.int64]
@@ -118,8 +118,8 @@ class DialogBatches:
         self._text_share = text_share
         self._encode = lru_cache(maxsize=20_000)(self._encode_uncached)
 
-    def _encode_uncached(self, text: str) -> Encoding:
-        return self._tokenizer.encode(text, add_special_tokens=False)
+    def _encode_uncached(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def make(self, seed: int) -> Batch:
         """A batch of dialogs that share a picture size and a number of pictures."""
@@ -193,7 +193,7 @@ class DialogBatches:
         return sequence
 
     def _append(self, sequence: _Sequence, text: str, shown: Sequence[Picture]) -> None:
-        for token in self._encode(text).ids:
+        for token in self._encode(text):
             if token == self._image_token:
                 self._append_picture(sequence, shown[len(sequence.image_slots)])
             else:
@@ -228,12 +228,33 @@ class DialogBatches:
             for glyph in picture.glyphs:
                 cell = cell_of(glyph.x, glyph.y, rows, columns)
                 cell_at[offset + glyph.index] = sequence.image_slots[index] + cell
-        encoding = self._encode_uncached(answer.text + END_OF_TURN)
-        for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            cells = [cell_at[i] for i in range(start, end) if i in cell_at]
-            if cells:
-                sequence.looks.append((len(sequence.tokens) - 1, cells[0]))
+        for token, place in self._answer_tokens(answer, shown):
+            if place in cell_at:
+                sequence.looks.append((len(sequence.tokens) - 1, cell_at[place]))
             self._append_token(sequence, token, answered=True)
+
+    def _answer_tokens(
+        self, answer: dialogs.Answer, shown: Sequence[Picture]
+    ) -> list[tuple[int, int | None]]:
+        """Tokens of an answer, and the offset of each character that was read.
+
+        A text that is read becomes one token a character whatever the merges say: the model then
+        never has to see two letters ahead, and what it generates decodes to the same text.
+        """
+        tokens: list[tuple[int, int | None]] = []
+        written = 0
+        for offset, index in answer.readings:
+            end = offset + len(shown[index].text)
+            tokens += [(token, None) for token in self._encode(answer.text[written:offset])]
+            tokens += [(self._character(answer.text[i]), i) for i in range(offset, end)]
+            written = end
+        rest = self._encode(answer.text[written:] + END_OF_TURN)
+        return tokens + [(token, None) for token in rest]
+
+    def _character(self, character: str) -> int:
+        token = self._tokenizer.token_to_id(SPACE if character == " " else character)
+        assert token is not None
+        return token
 
     def _pack(
         self,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 QUEUE_BATCHES = 6  # when it is full the maker waits
 LOG_EVERY_STEPS = 100
-SAVE_EVERY_STEPS = 250
+SAVE_EVERY_STEPS = 200
 WARM_UP_STEPS = 50
 GRADIENT_NORM_MAX = 1.0
 

@@ -31,7 +31,7 @@ IMAGE_SLOT = "<|image_pad|>"
 IMAGE = f"<|vision_start|>{IMAGE_SLOT}<|vision_end|>"
 _ROLES = ("user", "assistant", "system")
 _FIRST_WORDS = ("The", "What", "Describe", "Which", "Compare", "Read")
-_SPACE = "Ġ"  # how byte-level BPE writes a space
+SPACE = "Ġ"  # how byte-level BPE writes a space
 
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -69,9 +69,9 @@ def _merges() -> list[tuple[str, str]]:
     steps: set[tuple[int, str, str]] = set()
     for word in _prompt_words():
         for i, letter in enumerate(word):
-            steps.add((i, _SPACE + word[:i], letter))
+            steps.add((i, SPACE + word[:i], letter))
     merges = [(prefix, letter) for _, prefix, letter in sorted(steps)]
-    merges.append((_SPACE, '"'))
+    merges.append((SPACE, '"'))
     for word in _FIRST_WORDS:
         for i in range(1, len(word)):
             if (word[:i], word[i]) not in merges:

@@ -1,6 +1,6 @@
 """Vision and language together learn dialogs about fresh pictures (stage 2 of 2).
 
-python -m tests.models.glimpse.train --init pre.pt --minutes 60 --out glimpse.pt
+python -m tests.models.glimpse.train --init pre.pt --minutes 100 --out glimpse.pt
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from tests.models.glimpse.losses import dialog_loss, page_loss
 
 def main() -> None:
     """Train until the minutes are over."""
-    parser = loop.parser(__doc__, "glimpse.pt", 60.0)
-    parser.add_argument("--learning-rate", type=float, default=1.2e-3)
+    parser = loop.parser(__doc__, "glimpse.pt", 100.0)
+    parser.add_argument("--learning-rate", type=float, default=1.1e-3)
     parser.add_argument("--patches", type=int, default=3072, help="patches in a batch")
-    parser.add_argument("--text-share", type=float, default=0.55, help="pictures that hold text")
-    parser.add_argument("--page-share", type=float, default=0.2, help="steps with pages added")
+    parser.add_argument("--text-share", type=float, default=0.62, help="pictures that hold text")
+    parser.add_argument("--page-share", type=float, default=0.5, help="steps with pages added")
     options = parser.parse_args()
     built = tokenizer.build()
     maker = DialogBatches(built, options.patches, options.text_share)

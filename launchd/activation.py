@@ -1,0 +1,102 @@
+"""Listening sockets that the service manager made: launchd's and systemd's behind one call."""
+
+import ctypes
+import errno
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from daemon.wire.errors import Code, MlxdError
+
+CONTROL_SOCKET: Final = "control"
+HTTP_SOCKET: Final = "http"
+
+_FIRST_FD: Final = 3
+"""``SD_LISTEN_FDS_START`` of sd_listen_fds(3)."""
+
+
+def inherited_sockets(name: str, environ: Mapping[str, str]) -> list[socket.socket] | None:
+    """The sockets that were made for this process under ``name``, listening already.
+
+    Asked once a name: launchd refuses a second time. One name can stand for several
+    sockets (a host name with IPv4 and IPv6 addresses). They are not inherited by children.
+
+    Args:
+        environ: ``os.environ``; only systemd's ``LISTEN_*`` are read.
+
+    Returns:
+        None if no service manager made any for this process: bind yourself.
+
+    Raises:
+        MlxdError: ``internal`` if a service manager runs this process and has no socket
+            of that name for it: its configuration is not what this program expects.
+    """
+    if sys.platform == "darwin":
+        return from_launchd(name)
+    return from_systemd(name, environ)
+
+
+def from_launchd(name: str, library: str | None = None) -> list[socket.socket] | None:
+    """``launch_activate_socket`` (launch.h): the return value is the error number.
+
+    Args:
+        library: Where the function is; None searches the running process, which on
+            macOS has it from libSystem.
+
+    Raises:
+        MlxdError: As for :func:`inherited_sockets`.
+    """
+    functions = ctypes.CDLL(library)
+    activate: Any = functions.launch_activate_socket
+    activate.restype = ctypes.c_int
+    activate.argtypes = [
+        ctypes.c_char_p,
+        ctypes.POINTER(ctypes.POINTER(ctypes.c_int)),
+        ctypes.POINTER(ctypes.c_size_t),
+    ]
+    fds, count = ctypes.POINTER(ctypes.c_int)(), ctypes.c_size_t(0)
+    failure = activate(name.encode(), ctypes.byref(fds), ctypes.byref(count))
+    if failure == errno.ESRCH:  # not started by launchd
+        return None
+    if failure != 0:
+        raise _unexpected("launchd", name, f"{errno.errorcode.get(failure, failure)}")
+    numbers = [fds[index] for index in range(count.value)]
+    free: Any = functions.free
+    free.argtypes = [ctypes.c_void_p]
+    free.restype = None
+    free(fds)
+    return [_adopt(fd) for fd in numbers]
+
+
+def from_systemd(name: str, environ: Mapping[str, str]) -> list[socket.socket] | None:
+    """The protocol of sd_listen_fds(3): descriptors from 3 on, named in ``LISTEN_FDNAMES``.
+
+    Raises:
+        MlxdError: As for :func:`inherited_sockets`.
+    """
+    if environ.get("LISTEN_PID") != str(os.getpid()):
+        return None  # none were passed, or they were meant for the process that started us
+    passed = environ.get("LISTEN_FDS", "")
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    if not passed.isdecimal() or len(names) != int(passed):
+        problem = f"LISTEN_FDS={passed!r} does not go with LISTEN_FDNAMES={':'.join(names)!r}"
+        raise _unexpected("systemd", name, problem)
+    numbers = [_FIRST_FD + index for index, found in enumerate(names) if found == name]
+    if not numbers:
+        raise _unexpected("systemd", name, f"it passed {', '.join(names)}")
+    return [_adopt(fd) for fd in numbers]
+
+
+def _adopt(fd: int) -> socket.socket:
+    os.set_inheritable(fd, False)
+    return socket.socket(fileno=fd)
+
+
+def _unexpected(manager: str, name: str, why: str) -> MlxdError:
+    return MlxdError(
+        Code.INTERNAL,
+        f"{manager} started this program and gave it no socket named {name!r} ({why}); "
+        "install the service again, so that its files and the program agree",
+    )

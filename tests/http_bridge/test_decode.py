@@ -1,0 +1,59 @@
+"""msgspec's messages as OpenAI's parameters."""
+
+import json
+from typing import Annotated, Any
+
+import msgspec
+import pytest
+
+from daemon.wire.errors import MlxdError
+from http_bridge.decode import check_portable, decode_body
+
+
+class Inner(msgspec.Struct, forbid_unknown_fields=True):
+    size: int = 0
+
+
+class Outer(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    inner: list[Inner] = []
+    table: dict[Annotated[int, msgspec.Meta(ge=0)], float] = {}
+
+
+decoder = msgspec.json.Decoder(Outer)
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "message"),
+    [
+        ({}, "name", "name: required, and missing"),
+        (
+            {"name": "a", "b": 1},
+            "b",
+            "b: unknown or unsupported; it would have no effect, so leave it out",
+        ),
+        ({"name": []}, "name", "name: expected a string, got a list"),
+        ({"name": "a", "inner": [{}, {"size": "x"}]}, "inner[1].size", None),
+        ({"name": "a", "inner": [{"big": 1}]}, "inner[0].big", None),
+        ({"name": "a", "table": {"x": 1}}, "table", None),
+        ({"name": "a", "table": {"1": "x"}}, "table", None),
+        ([], None, "the body: expected an object, got a list"),
+    ],
+)
+def test_the_path_is_named(body: Any, field: str | None, message: str | None) -> None:
+    with pytest.raises(MlxdError) as caught:
+        decode_body(decoder, json.dumps(body).encode())
+    assert caught.value.fault.field == field
+    if message is not None:
+        assert str(caught.value) == message
+
+
+def test_what_fits_is_decoded() -> None:
+    assert decode_body(decoder, b'{"name": "a", "table": {"1": 2}}') == Outer("a", [], {1: 2.0})
+
+
+def test_numbers_that_the_socket_cannot_carry() -> None:
+    check_portable({"a": [1 << 63, -1, "x" * 1000]}, "tools")
+    with pytest.raises(MlxdError, match="more than 64 bits") as caught:
+        check_portable({"a": [1 << 64]}, "tools")
+    assert caught.value.fault.field == "tools"
