@@ -165,7 +165,9 @@ def main() -> None:
     try:
         line("build: append and commit", timed(lambda: build(folder, records)), records)
         size = sum(path.stat().st_size for path in folder.iterdir())
-        print(f"{'':44} {size / records:8.0f} bytes a record, {len(list(folder.iterdir()))} segments")
+        print(
+            f"{'':44} {size / records:8.0f} bytes a record, {len(list(folder.iterdir()))} segments"
+        )
         line("verify: hash, order and decode", timed(lambda: verify(OsDisk(), folder)), records)
         line("open (hash all) and replay", timed(lambda: replay_all(folder)), records)
         log, _ = EventLog.open(folder, OsDisk())

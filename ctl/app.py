@@ -6,21 +6,12 @@ from typing import Any, Final, TextIO
 
 import msgspec
 
-from ctl.blocks import Block
+from ctl.blocks import Block, harmless
 from ctl.plain import plain
 from daemon.wire.errors import Fault
 
 CLIENT: Final = "mlxctl"
 """Who asks, as the event log names it."""
-
-_CONTROL_CODES: Final = dict.fromkeys(
-    [*range(0x20), *range(0x7F, 0xA0)], "\N{REPLACEMENT CHARACTER}"
-) | {0x09: "\t", 0x0A: "\n", 0x0D: ""}
-
-
-def harmless(text: str) -> str:
-    """``text`` for a terminal: nothing in it can move the cursor or change a setting."""
-    return text.translate(_CONTROL_CODES)
 
 
 class App:

@@ -5,9 +5,13 @@ text, :mod:`ctl.pretty` into rich renderables. Styles are meanings, not colours.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
+
+_CONTROL_CODES: Final = dict.fromkeys(
+    [*range(0x20), *range(0x7F, 0xA0)], "\N{REPLACEMENT CHARACTER}"
+) | {0x09: "\t", 0x0A: "\n", 0x0D: ""}
 
 Style = Literal["plain", "title", "dim", "good", "busy", "warn", "bad"]
 
@@ -65,3 +69,8 @@ Page = tuple[Block, ...]
 def counted(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun: "1 request", "2 requests", "1,200 entries"."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def harmless(text: str) -> str:
+    """``text`` for a terminal: nothing in it can move the cursor or change a setting."""
+    return text.translate(_CONTROL_CODES)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ctl.blocks import Block, Cell, Column, Line, Meter, Table
+from ctl.blocks import Block, Cell, Column, Line, Meter, Table, harmless
 
 _GAP = "  "
 
@@ -15,7 +15,7 @@ def plain(blocks: Sequence[Block]) -> str:
 def _lines(block: Block) -> list[str]:
     match block:
         case Line():
-            return [block.text]
+            return [harmless(block.text)]
         case Meter():
             return [f"{block.label}: {block.text}"]
         case Table():
@@ -33,7 +33,8 @@ def _table(table: Table) -> list[str]:
 
 
 def _row(row: tuple[Cell, ...], columns: tuple[Column, ...], widths: list[int]) -> str:
+    texts = (harmless(cell.text).replace("\n", " ") for cell in row)
     return _GAP.join(
-        cell.text.rjust(width) if column.right else cell.text.ljust(width)
-        for cell, column, width in zip(row, columns, widths, strict=True)
+        text.rjust(width) if column.right else text.ljust(width)
+        for text, column, width in zip(texts, columns, widths, strict=True)
     )

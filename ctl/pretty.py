@@ -8,7 +8,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ctl.blocks import Block, Line, Meter, Style, Table
+from ctl.blocks import Block, Line, Meter, Style, Table, harmless
 
 RICH_STYLE: Final[dict[Style, str]] = {
     "plain": "",
@@ -36,7 +36,7 @@ def draw(target: Console, blocks: Sequence[Block]) -> None:
 def _renderable(block: Block) -> RenderableType:
     match block:
         case Line():
-            return Text(block.text, style=RICH_STYLE[block.style])
+            return Text(harmless(block.text), style=RICH_STYLE[block.style])
         case Meter():
             return _meter(block)
         case Table():
@@ -62,7 +62,7 @@ def _table(table: Table) -> RichTable:
             ratio=1 if column.grow else None,
         )
     for row in table.rows:
-        drawn.add_row(*(Text(cell.text, style=RICH_STYLE[cell.style]) for cell in row))
+        drawn.add_row(*(Text(harmless(cell.text), style=RICH_STYLE[cell.style]) for cell in row))
     return drawn
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from ctl.app import App, harmless
+from ctl.app import App
+from ctl.blocks import harmless
 from ctl.shapes import progress_shape
 from daemon.wire import control as c
 from daemon.wire.units import format_duration_ms

@@ -130,13 +130,14 @@ def _worker_exited(e: Fields) -> str:
 
 
 def _evict_started(e: Fields) -> str:
-    reasons = {
-        "memory": f"needs {format_bytes(e['needed_bytes'])} more",
-        "workers_max": "needs a free place (workers_max)",
-        "pressure": "",
-    }
-    wanted = f"{e['wanted']} {reasons[e['reason']]}".strip()
-    why = "the system is short of memory" if e["reason"] == "pressure" else wanted
+    why = {
+        "memory": f"{e['wanted']} needs {format_bytes(e['needed_bytes'])} more",
+        "workers_max": f"{e['wanted']} needs a free place (workers_max)",
+        "pressure": "the system is short of memory",
+        "request": "as asked",
+    }[e["reason"]]
+    if e["reason"] == "request":
+        return f"evicting: {why}"
     looked_at = counted(len(e["candidates"]), "candidate")
     return f"evicting: {why}; rule {e['rule']} chose it from {looked_at}"
 
@@ -158,6 +159,12 @@ def _unload_finished(e: Fields) -> str:
 
 
 # --- care -------------------------------------------------------------------------
+
+
+def _ttl_changed(e: Fields) -> str:
+    if e["ttl_ms"] is None:
+        return "stays until it is unloaded or evicted"
+    return f"may be unloaded after {format_duration_ms(e['ttl_ms'])} without use"
 
 
 def _quarantined(e: Fields) -> str:
@@ -203,6 +210,7 @@ def _safe_mode_entered(e: Fields) -> str:
 
 SENTENCES: Final[dict[str, Sentence]] = {
     "daemon.started": _daemon_started,
+    "daemon.settled": lambda e: f"run {e['generation']} has lasted: no failed start",
     "daemon.stopped": _daemon_stopped,
     "clock.jumped": _clock_jumped,
     "config.changed": _config_changed,
@@ -220,6 +228,7 @@ SENTENCES: Final[dict[str, Sentence]] = {
     "unload.abandoned": _abandoned,
     "model.pinned": lambda _: "pinned: never evicted, never expired",
     "model.unpinned": lambda _: "no longer pinned",
+    "model.ttl_changed": _ttl_changed,
     "model.quarantined": _quarantined,
     "model.unquarantined": lambda _: "may be tried again",
     "request.refused": _request_refused,

@@ -1,16 +1,14 @@
-"""The HTTP bridge of mlxd: OpenAI-style HTTP in front of the daemon and its workers.
+"""The HTTP bridge of mlxd: OpenAI-style HTTP in front of the daemon and its workers."""
 
-Of the daemon it imports ``daemon.wire`` alone.
-"""
-
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+DISTRIBUTION = "mlxd"
 
-def _check_neighbour() -> None:
+
+def _refuse_strangers() -> None:
     """Stop where ``daemon`` is somebody else's package (python-daemon has that name, too).
-
-    Found without importing it: a stranger's code must not run.
 
     Raises:
         ImportError: Says which folder was found and what to do.
@@ -18,7 +16,11 @@ def _check_neighbour() -> None:
     here = Path(__file__).resolve().parent
     spec = find_spec("daemon")
     found = Path(spec.origin).resolve().parent if spec and spec.origin else None
-    if found != here.parent / "daemon" or not (found / "wire" / "framing.py").is_file():
+    ours = found == here.parent / "daemon" and (
+        # One folder can hold the files of two distributions: then the later one's are on top.
+        getattr(import_module("daemon"), "DISTRIBUTION", None) == DISTRIBUTION
+    )
+    if not ours:
         raise ImportError(
             f"mlx-bridge in {here} needs mlxd's own 'daemon' package beside it, but the import "
             f"name leads to {found or 'nothing'}; install mlxd in an environment of its own",
@@ -26,4 +28,4 @@ def _check_neighbour() -> None:
         )
 
 
-_check_neighbour()
+_refuse_strangers()

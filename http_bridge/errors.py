@@ -13,6 +13,9 @@ import msgspec
 
 from daemon.wire.errors import HANDLING, Code, Fault, MlxdError
 
+_PARAMS: Final = {"template_kwargs": "chat_template_kwargs"}
+"""Fields that the wire names differently."""
+
 _json: Final = msgspec.json.Encoder()
 
 
@@ -47,7 +50,7 @@ def openai_error(fault: Fault) -> dict[str, Any]:
     error: dict[str, Any] = {
         "message": fault.message,
         "type": _kind(HANDLING[fault.code].http_status),
-        "param": fault.field,
+        "param": _PARAMS.get(fault.field or "", fault.field),
         "code": _openai_code(fault),
     }
     if fault.hint is not None:

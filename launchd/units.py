@@ -66,6 +66,8 @@ def _service(
 ) -> str:
     if not python.is_absolute():
         raise _bad("python", f"the python of a service must be absolute, not {str(python)!r}")
+    if set(str(python)) & set("\"'\\"):  # systemd: "Executable name contains special characters"
+        raise _bad("python", f"systemd starts no program with quotes in its path: {python}")
     variables: dict[str, str] = msgspec.to_builtins(environment)
     return _file(
         {

@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from daemon.pool.messages import Model, Option
-from daemon.pool.state import Busy, Draining, Pool, Stopping
+from daemon.pool.state import Draining, Pool, Stopping
 from daemon.wire.units import format_bytes
 
 OVERHEAD_BYTES: Final = 192 << 20
@@ -69,21 +69,28 @@ def unmovable_bytes(pool: Pool, wanted: Model) -> int:
 def never_fits(pool: Pool, option: Option) -> str | None:
     """Why ``option`` can never fit as things are configured; None if it can."""
     claim = claim_of(pool, option)
-    budget, pinned = pool.limits.budget_bytes, unmovable_bytes(pool, option.model)
+    budget, pinned = pool.budget_bytes, unmovable_bytes(pool, option.model)
     if claim.total_bytes <= budget - pinned:
         return None
     needs = f"{option.model.name} needs {claim.arithmetic()}"
+    whole = f"the budget {_less_residue(pool)}"
     if claim.total_bytes > budget:
         return (
-            f"{needs}; the budget is {format_bytes(budget)}. Raise pool.memory, lower "
+            f"{needs}; {whole}. Raise pool.memory, lower "
             "pool.kv_tokens, choose a smaller model, or load it with --over-budget"
         )
     return (
-        f"{needs}; of the budget of {format_bytes(budget)}, pinned models hold "
-        f"{format_bytes(pinned)}. Unpin one, raise pool.memory, or lower pool.kv_tokens"
+        f"{needs}; {whole}, and pinned models hold "
+        f"{format_bytes(pinned)} of it. Unpin one, raise pool.memory, or lower pool.kv_tokens"
     )
 
 
-def in_use(pool: Pool) -> int:
-    """How many models serve somebody now."""
-    return sum(isinstance(slot, Busy) for slot in pool.slots.values())
+def _less_residue(pool: Pool) -> str:
+    held_bytes = pool.limits.budget_bytes - pool.budget_bytes
+    if not held_bytes:
+        return f"is {format_bytes(pool.budget_bytes)}"
+    return (
+        f"of {format_bytes(pool.limits.budget_bytes)} has {format_bytes(pool.budget_bytes)} left: "
+        f"{format_bytes(held_bytes)} did not come back from workers that ended, and will not "
+        "before the machine is restarted"
+    )

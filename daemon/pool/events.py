@@ -328,13 +328,8 @@ class LogTailLost(
     kept_as: str
 
 
-DurableEvent = (
-    DaemonStarted
-    | DaemonSettled
-    | DaemonStopped
-    | ClockJumped
-    | ConfigChanged
-    | LoadStarted
+SlotEvent = (
+    LoadStarted
     | WorkerSpawned
     | LoadReady
     | LoadFailed
@@ -346,20 +341,30 @@ DurableEvent = (
     | UnloadStarted
     | UnloadFinished
     | UnloadAbandoned
-    | ModelPinned
+    | UsageRecorded
+)
+ModelEvent = (
+    ModelPinned
     | ModelUnpinned
     | ModelTtlChanged
     | ModelQuarantined
     | ModelUnquarantined
     | RequestRefused
     | ThrashNoticed
+)
+DaemonEvent = (
+    DaemonStarted
+    | DaemonSettled
+    | DaemonStopped
+    | ClockJumped
+    | ConfigChanged
     | MemoryPressure
     | MemoryResidue
-    | UsageRecorded
     | SafeModeEntered
     | SafeModeLeft
     | LogTailLost
 )
+DurableEvent = SlotEvent | ModelEvent | DaemonEvent
 
 
 class Volatile(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -513,30 +518,30 @@ class LogWritable(Volatile, tag="log.writable", frozen=True, kw_only=True):
     """The log takes records again."""
 
 
-VolatileEvent = (
+QueueEvent = (
     WaiterQueued
     | WaiterMoved
     | WaiterLeft
-    | LeaseGranted
-    | LeaseEnded
     | LoadAnswered
     | UnloadAwaited
     | UnloadAnswered
     | TicketDone
     | TicketRefused
+    | RefusalCounted
+    | WishesAdded
+    | WishDropped
+)
+UseEvent = (
+    LeaseGranted
+    | LeaseEnded
     | LoadProgressed
     | RunningChanged
     | MeasuredChanged
     | DrainConfirmed
     | StrayReported
-    | StopBegan
-    | PressureReported
-    | RefusalCounted
-    | WishesAdded
-    | WishDropped
-    | LogBlocked
-    | LogWritable
 )
+ConditionEvent = StopBegan | PressureReported | LogBlocked | LogWritable
+VolatileEvent = QueueEvent | UseEvent | ConditionEvent
 Event = DurableEvent | VolatileEvent
 
 

@@ -1,6 +1,7 @@
 """Who must go when room is needed: a pure choice that never logs and never acts."""
 
 from collections.abc import Callable, Sequence
+from typing import assert_never
 
 import msgspec
 
@@ -25,25 +26,34 @@ class Evict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
-    """Room comes later: something ends, or a protection does at ``until_ms``."""
+    """Room comes later.
 
-    why: str
-    until_ms: int | None = None
+    Attributes:
+        leaving: What is leaving already makes enough room; else what is in use or protected
+            holds it.
+    """
+
+    leaving: bool
 
 
 Room = Fits | Evict | Wait
 
 
-def make_room(pool: Pool, wanted: Option, waited_ms: int, now_ms: int) -> Room:
+def make_room(
+    pool: Pool, wanted: Option, waited_ms: int, now_ms: int, *, claim_bytes: int | None = None
+) -> Room:
     """How ``wanted`` could get its claim.
 
     Args:
         waited_ms: How long the queue's head has waited: after ``MIN_RESIDENCY_MS`` even
             freshly loaded models may go.
+        claim_bytes: Instead of what ``wanted`` claims; 0 looks at the number of workers
+            alone.
     """
     limits = pool.limits
-    claim = claim_of(pool, wanted).total_bytes
-    short_bytes = committed_bytes(pool) + claim - limits.budget_bytes
+    if claim_bytes is None:
+        claim_bytes = claim_of(pool, wanted).total_bytes
+    short_bytes = committed_bytes(pool) + claim_bytes - pool.budget_bytes if claim_bytes else 0
     short_workers = len(pool.slots) + 1 - (limits.workers_max or len(pool.slots) + 1)
     if short_bytes <= 0 and short_workers <= 0:
         return Fits()
@@ -51,29 +61,39 @@ def make_room(pool: Pool, wanted: Option, waited_ms: int, now_ms: int) -> Room:
     needed_bytes = short_bytes - sum(s.tenant.claim_bytes for s in leaving)
     needed_workers = short_workers - len(leaving)
     if needed_bytes <= 0 and needed_workers <= 0:
-        return Wait(why="a model is being unloaded")
+        return Wait(leaving=True)
 
     def enough(chosen: Sequence[Idle]) -> bool:
         freed = sum(s.tenant.claim_bytes for s in chosen)
         return freed >= needed_bytes and len(chosen) >= needed_workers
 
     patient = waited_ms >= MIN_RESIDENCY_MS
-    eligible = [
-        s
-        for s in pool.slots.values()
-        if isinstance(s, Idle) and _protection(pool, s, now_ms, patient) is None
-    ]
-    eligible.sort(key=lambda s: (s.service.last_used_at_ms, s.tenant.worker))
-    chosen, rule = least_recently_used(eligible, enough)
-    if not chosen:
-        return Wait(why="models in use hold the memory", until_ms=_next_eligible_ms(pool, now_ms))
+    victims, rule = least_recently_used(coldest_first(pool, now_ms, patient=patient), enough)
+    if not victims:
+        return Wait(leaving=False)
     return Evict(
-        victims=chosen,
+        victims=victims,
         needed_bytes=max(needed_bytes, 0),
         rule=rule,
-        candidates=tuple(_candidate(pool, s, now_ms, patient) for s in pool.slots.values()),
+        candidates=candidates_of(pool, now_ms, patient=patient),
         for_count=needed_bytes <= 0,
     )
+
+
+def coldest_first(pool: Pool, now_ms: int, *, patient: bool) -> list[Idle]:
+    """What may be evicted; ``patient`` takes freshly loaded models too."""
+    eligible = [
+        slot
+        for slot in pool.slots.values()
+        if isinstance(slot, Idle) and _protection(pool, slot, now_ms, patient) is None
+    ]
+    eligible.sort(key=lambda slot: (slot.service.last_used_at_ms, slot.tenant.worker))
+    return eligible
+
+
+def candidates_of(pool: Pool, now_ms: int, *, patient: bool) -> tuple[Candidate, ...]:
+    """Every model in memory, and what protects it."""
+    return tuple(_candidate(pool, slot, now_ms, patient) for slot in pool.slots.values())
 
 
 def least_recently_used(
@@ -113,6 +133,8 @@ def _protection(pool: Pool, slot: Slot, now_ms: int, patient: bool) -> str | Non
         case Idle():
             age_ms = now_ms - slot.service.loaded_at_ms
             return "just loaded" if age_ms < MIN_RESIDENCY_MS and not patient else None
+        case _:
+            assert_never(slot)
 
 
 def _candidate(pool: Pool, slot: Slot, now_ms: int, patient: bool) -> Candidate:
@@ -127,12 +149,3 @@ def _candidate(pool: Pool, slot: Slot, now_ms: int, patient: bool) -> Candidate:
 
 def _last_used(slot: Idle | Busy | Draining) -> int:
     return slot.service.last_used_at_ms
-
-
-def _next_eligible_ms(pool: Pool, now_ms: int) -> int | None:
-    young = [
-        slot.service.loaded_at_ms + MIN_RESIDENCY_MS
-        for slot in pool.slots.values()
-        if isinstance(slot, Idle)
-    ]
-    return min((t for t in young if t > now_ms), default=None)

@@ -1,41 +1,46 @@
-"""``evolve``: believe an event. It asserts, and never refuses."""
+"""``evolve``: believe an event. It asserts, and never refuses.
 
-from typing import TypeVar, assert_never
+It looks at no limit, so that a log replayed under another configuration gives the same
+pool.
+"""
+
+from typing import assert_never
 
 from msgspec.structs import replace
 
 from daemon.pool import messages as m
+from daemon.pool.facts import evolve_fact, failed, without
+from daemon.pool.state import THRASH_EVICTIONS as EVICTIONS_KEPT
 from daemon.pool.state import (
     Busy,
     Draining,
-    Failures,
+    Eviction,
     Idle,
+    Kept,
     Learned,
-    Lease,
+    Leaving,
     Loading,
     Pool,
     Process,
     Service,
-    Slot,
     Stopping,
     Tenant,
-    UnloadWaiter,
+    put,
+    resident,
 )
-
-T = TypeVar("T")
-
-BACK_OFF_FIRST_MS = 1_000
-BACK_OFF_MAX_MS = 300_000
+from daemon.pool.volatile import evolve_volatile
 
 
 def evolve(pool: Pool, event: m.Event, at_ms: int) -> Pool:
     """The pool once ``event`` is true, which it became at ``at_ms``."""
-    if isinstance(event, m.Durable):
-        return _durable(pool, event, at_ms)
-    return _volatile(pool, event, at_ms)
+    if isinstance(event, m.Volatile):
+        return evolve_volatile(pool, event, at_ms)
+    if isinstance(event, m.SlotEvent):
+        return _slot_event(pool, event, at_ms)
+    return evolve_fact(pool, event, at_ms)
 
 
-def _durable(pool: Pool, event: m.DurableEvent, at_ms: int) -> Pool:
+def _slot_event(pool: Pool, event: m.SlotEvent, at_ms: int) -> Pool:
     match event:
         case m.LoadStarted():
             return _load_started(pool, event, at_ms)
@@ -50,103 +55,25 @@ def _durable(pool: Pool, event: m.DurableEvent, at_ms: int) -> Pool:
         case m.WorkerExited():
             return _worker_exited(pool, event, at_ms)
         case m.EvictStarted():
-            return _draining(pool, event.worker, at_ms, evicting=True)
+            return _evict_started(pool, event, at_ms)
         case m.UnloadStarted():
-            return _draining(pool, event.worker, at_ms, evicting=False)
+            return _leaving(pool, event.worker, at_ms, event.reason, evicting=False)
         case m.EvictAbandoned() | m.UnloadAbandoned():
             return _abandoned(pool, event)
-        case m.ModelPinned():
-            return replace(pool, pins=pool.pins | {event.key})
-        case m.ModelUnpinned():
-            return replace(pool, pins=pool.pins - {event.key})
-        case m.ModelQuarantined():
-            failures = replace(pool.failures[event.key], quarantined=True)
-            return replace(pool, failures={**pool.failures, event.key: failures})
-        case m.ModelUnquarantined():
-            return replace(pool, failures=_without(pool.failures, event.key))
-        case m.DaemonStarted():
-            return replace(pool, generation=event.generation)
-        case (
-            m.EvictFinished()
-            | m.UnloadFinished()
-            | m.DaemonStopped()
-            | m.ClockJumped()
-            | m.ConfigChanged()
-            | m.RequestRefused()
-            | m.ThrashNoticed()
-            | m.MemoryPressure()
-            | m.MemoryResidue()
-            | m.UsageRecorded()
-            | m.SafeModeEntered()
-            | m.SafeModeLeft()
-            | m.LogTailLost()
-        ):
-            return pool  # told to people; the pool itself does not change
+        case m.UsageRecorded():
+            return _usage_recorded(pool, event, at_ms)
+        case m.EvictFinished() | m.UnloadFinished():
+            return pool  # told to people: worker.exited has freed the slot
         case _:
             assert_never(event)
 
 
-def _volatile(pool: Pool, event: m.VolatileEvent, at_ms: int) -> Pool:
-    match event:
-        case m.WaiterQueued():
-            return replace(pool, waiters=(*pool.waiters, event.waiter))
-        case m.WaiterMoved():
-            moved = event.waiter
-            waiters = tuple(moved if w.ticket == moved.ticket else w for w in pool.waiters)
-            return replace(pool, waiters=waiters)
-        case m.WaiterLeft() | m.TicketRefused():
-            return _without_ticket(pool, event.ticket)
-        case m.LeaseGranted():
-            return _lease_granted(pool, event, at_ms)
-        case m.LeaseEnded():
-            return _lease_ended(pool, event, at_ms)
-        case m.LoadAnswered():
-            pool = _without_ticket(pool, event.ticket)
-            return _touched(pool, event.worker, at_ms, event.ttl_ms)
-        case m.UnloadAwaited():
-            slot = pool.slot_of(event.worker)
-            assert slot is not None
-            waiter = UnloadWaiter(
-                ticket=event.ticket, worker=event.worker, name=slot.tenant.model.name
-            )
-            return replace(pool, unload_waiters=(*pool.unload_waiters, waiter))
-        case m.UnloadAnswered():
-            return _without_ticket(pool, event.ticket)
-        case m.LoadProgressed():
-            slot = pool.slot_of(event.worker)
-            assert isinstance(slot, Loading)
-            return _put(pool, replace(slot, done_bytes=event.done_bytes, progress_at_ms=at_ms))
-        case m.RunningChanged():
-            return _running_changed(pool, event, at_ms)
-        case m.MeasuredChanged():
-            slot = pool.slot_of(event.worker)
-            assert slot is not None
-            tenant = replace(slot.tenant, measured_bytes=event.measured_bytes)
-            return _put(pool, replace(slot, tenant=tenant))
-        case m.DrainConfirmed():
-            slot = pool.slot_of(event.worker)
-            assert isinstance(slot, Draining)
-            return _put(
-                pool,
-                Stopping(tenant=slot.tenant, since_ms=slot.since_ms, evicting=slot.evicting),
-            )
-        case m.StrayReported():
-            return pool
-        case m.StopBegan():
-            return replace(pool, stopping=event.reason)
-        case _:
-            assert_never(event)
-
-
-# --- slots ----------------------------------------------------------------------
-
-
-def _put(pool: Pool, slot: Slot) -> Pool:
-    return replace(pool, slots={**pool.slots, slot.tenant.model.key: slot})
+# --- loading ----------------------------------------------------------------------
 
 
 def _load_started(pool: Pool, event: m.LoadStarted, at_ms: int) -> Pool:
-    assert event.model.key not in pool.slots, "one slot a model"
+    key = event.model.key
+    assert key not in pool.slots, "one slot a model"
     tenant = Tenant(
         model=event.model,
         worker=event.worker,
@@ -155,165 +82,158 @@ def _load_started(pool: Pool, event: m.LoadStarted, at_ms: int) -> Pool:
         rows_max=event.rows_max,
         ttl_ms=event.ttl_ms,
         over_budget=event.over_budget,
+        asked_by=event.asked_by,
+        used_at_ms=event.used_at_ms,
+        kept=event.reason in ("load", "restore") or key in pool.kept or key in pool.pins,
     )
     slot = Loading(tenant=tenant, reason=event.reason, since_ms=at_ms, progress_at_ms=at_ms)
-    return replace(_put(pool, slot), workers_started=pool.workers_started + 1)
+    return replace(
+        put(pool, slot),
+        workers_started=pool.workers_started + 1,
+        kept=without(pool.kept, key),
+        wishes=tuple(w for w in pool.wishes if w.option.model.key != key),
+    )
 
 
 def _worker_spawned(pool: Pool, event: m.WorkerSpawned) -> Pool:
     slot = pool.slot_of(event.worker)
     assert slot is not None
     process = Process(pid=event.pid, start_time=event.start_time, boot_id=event.boot_id)
-    return _put(pool, replace(slot, tenant=replace(slot.tenant, process=process)))
+    return put(pool, replace(slot, tenant=replace(slot.tenant, process=process)))
 
 
 def _load_ready(pool: Pool, event: m.LoadReady, at_ms: int) -> Pool:
     slot = pool.slot_of(event.worker)
     assert isinstance(slot, Loading)
+    used_at_ms = at_ms if slot.tenant.used_at_ms is None else slot.tenant.used_at_ms
     service = Service(
-        context_tokens=event.context_tokens, loaded_at_ms=at_ms, last_used_at_ms=at_ms
+        context_tokens=event.context_tokens,
+        loaded_at_ms=at_ms,
+        last_used_at_ms=used_at_ms,
+        recorded_use_at_ms=used_at_ms,
     )
+    key = slot.tenant.model.key
     tenant = replace(slot.tenant, measured_bytes=event.measured_bytes)
     learned = Learned(load_ms=event.load_ms, measured_bytes=event.measured_bytes)
-    pool = replace(pool, learned={**pool.learned, tenant.model.key: learned})
-    return _put(pool, Idle(tenant=tenant, service=service))
+    failures = pool.failures.get(key)
+    if failures is not None and not failures.crashed_at_ms:
+        pool = replace(pool, failures=without(pool.failures, key))
+    pool = replace(pool, learned={**pool.learned, key: learned})
+    return put(pool, Idle(tenant=tenant, service=service))
 
 
 def _load_failed(pool: Pool, event: m.LoadFailed, at_ms: int) -> Pool:
     slot = pool.slot_of(event.worker)
     assert isinstance(slot, Loading)
-    pool = _put(pool, Stopping(tenant=slot.tenant, since_ms=at_ms, evicting=None))
-    return _failed(pool, slot.tenant.model, event.reason, event.message, at_ms)
+    blameless = event.reason in ("crashed", "daemon_restarted")
+    tenant = replace(slot.tenant, kept=slot.tenant.kept and blameless)
+    pool = put(pool, Stopping(tenant=tenant, since_ms=at_ms, why="failed", evicting=False))
+    return failed(pool, tenant.model, event.reason, event.message, at_ms)
 
 
 def _worker_adopted(pool: Pool, event: m.WorkerAdopted) -> Pool:
     slot = pool.slot_of(event.worker)
     assert slot is not None
-    return _put(
+    return put(
         pool, replace(slot, tenant=replace(slot.tenant, measured_bytes=event.measured_bytes))
     )
 
 
-def _worker_exited(pool: Pool, event: m.WorkerExited, at_ms: int) -> Pool:
+def _usage_recorded(pool: Pool, event: m.UsageRecorded, at_ms: int) -> Pool:
+    slot = pool.slots.get(event.key)
+    if slot is None or isinstance(slot, Loading):
+        return pool
+    used_at_ms = _last_use_ms(event, at_ms)
+    if isinstance(slot, Draining | Stopping):
+        used_at_ms = max(used_at_ms, slot.tenant.used_at_ms or 0)
+        return put(pool, replace(slot, tenant=replace(slot.tenant, used_at_ms=used_at_ms)))
+    service = replace(
+        slot.service,
+        last_used_at_ms=max(slot.service.last_used_at_ms, used_at_ms),
+        recorded_use_at_ms=max(slot.service.recorded_use_at_ms, used_at_ms),
+    )
+    return put(pool, replace(slot, service=service))
+
+
+def _last_use_ms(event: m.UsageRecorded, at_ms: int) -> int:
+    """The end of the last request in the window; of a window cut short, its own end."""
+    if event.arrivals_dropped or not event.arrivals:
+        return at_ms
+    last_ms = max(offset_ms + hold_ms for offset_ms, hold_ms in event.arrivals)
+    return min(at_ms - event.window_ms + last_ms, at_ms)
+
+
+# --- leaving ----------------------------------------------------------------------
+
+
+def _evict_started(pool: Pool, event: m.EvictStarted, at_ms: int) -> Pool:
+    pool = _leaving(pool, event.worker, at_ms, event.reason, evicting=True)
     slot = pool.slot_of(event.worker)
     assert slot is not None
     key = slot.tenant.model.key
-    pool = replace(pool, slots=_without(pool.slots, key))
-    if event.expected:
-        return pool
-    message = f"its worker ended unexpectedly (exit code {event.exit_code}, signal {event.signal})"
-    return _failed(pool, slot.tenant.model, "crashed", message, at_ms)
+    clients = tuple(sorted({*slot.tenant.asked_by, *event.for_clients}))
+    evictions = (*pool.evictions.get(key, ()), Eviction(at_ms=at_ms, clients=clients))
+    return replace(pool, evictions={**pool.evictions, key: evictions[-EVICTIONS_KEPT:]})
 
 
-def _failed(pool: Pool, model: m.Model, reason: m.FailureReason, message: str, at_ms: int) -> Pool:
-    before = pool.failures.get(model.key)
-    crashes = before.crashed_at_ms if before is not None else ()
-    retry_at_ms = 0
-    if reason == "crashed":
-        oldest_ms = at_ms - pool.limits.crash_window_ms
-        crashes = (*(t for t in crashes if t > oldest_ms), at_ms)[-pool.limits.crashes_max :]
-        retry_at_ms = at_ms + back_off_ms(len(crashes))
-    failures = Failures(
-        reason=reason,
-        message=message,
-        identity=model.identity,
-        crashed_at_ms=crashes,
-        retry_at_ms=retry_at_ms,
-        quarantined=before is not None and before.quarantined,
-    )
-    return replace(pool, failures={**pool.failures, model.key: failures})
-
-
-def back_off_ms(crashes: int) -> int:
-    """How long to wait after so many crashes in the window: 1 s, doubling to 300 s.
-
-    The first crash costs nothing: its next request may try at once.
-    """
-    if crashes <= 1:
-        return 0
-    return min(BACK_OFF_FIRST_MS << min(crashes - 2, 20), BACK_OFF_MAX_MS)
-
-
-def _draining(pool: Pool, worker: str, at_ms: int, *, evicting: bool) -> Pool:
+def _leaving(pool: Pool, worker: str, at_ms: int, why: Leaving, *, evicting: bool) -> Pool:
     slot = pool.slot_of(worker)
     if isinstance(slot, Loading):  # a load that is cancelled has nothing to drain
-        return _put(pool, Stopping(tenant=slot.tenant, since_ms=at_ms, evicting=evicting))
-    assert isinstance(slot, Idle)
-    return _put(
+        return put(pool, Stopping(tenant=slot.tenant, since_ms=at_ms, why=why, evicting=evicting))
+    assert isinstance(slot, Idle), "only what is unused is asked to leave"
+    tenant = replace(slot.tenant, used_at_ms=slot.service.recorded_use_at_ms)
+    return put(
         pool,
-        Draining(tenant=slot.tenant, service=slot.service, since_ms=at_ms, evicting=evicting),
+        Draining(
+            tenant=tenant, service=slot.service, since_ms=at_ms, why=why, evicting=evicting
+        ),
     )
 
 
 def _abandoned(pool: Pool, event: m.EvictAbandoned | m.UnloadAbandoned) -> Pool:
     slot = pool.slot_of(event.worker)
     assert isinstance(slot, Draining)
-    return _put(pool, _resident(slot.tenant, slot.service, frozenset(), event.running))
+    key = slot.tenant.model.key
+    if slot.evicting:
+        kept = pool.evictions.get(key, ())[:-1]
+        pool = replace(pool, evictions={**pool.evictions, key: kept})
+    return put(pool, resident(slot.tenant, slot.service, frozenset(), event.running))
 
 
-def _resident(
-    tenant: Tenant, service: Service, leases: frozenset[str], running: int
-) -> Idle | Busy:
-    if leases or running:
-        return Busy(tenant=tenant, service=service, leases=leases, running=running)
-    return Idle(tenant=tenant, service=service)
-
-
-# --- leases and requests ----------------------------------------------------------
-
-
-def _lease_granted(pool: Pool, event: m.LeaseGranted, at_ms: int) -> Pool:
-    pool = _touched(_without_ticket(pool, event.ticket), event.worker, at_ms, event.ttl_ms)
+def _worker_exited(pool: Pool, event: m.WorkerExited, at_ms: int) -> Pool:
     slot = pool.slot_of(event.worker)
-    assert isinstance(slot, Idle | Busy), "a lease is granted only while the worker is up"
-    leases = slot.leases if isinstance(slot, Busy) else frozenset()
-    running = slot.running if isinstance(slot, Busy) else 0
-    lease = Lease(key=slot.tenant.model.key, client=event.client, granted_at_ms=at_ms)
-    pool = replace(
-        pool,
-        leases={**pool.leases, event.lease: lease},
-        leases_granted=pool.leases_granted + 1,
-    )
-    return _put(pool, _resident(slot.tenant, slot.service, leases | {event.lease}, running))
+    assert slot is not None
+    tenant = slot.tenant
+    key = tenant.model.key
+    pool = replace(pool, slots=without(pool.slots, key))
+    if not event.expected and event.exit_code != 0:
+        message = f"its worker ended unexpectedly ({_how(event)})"
+        pool = failed(pool, tenant.model, "crashed", message, at_ms)
+    if tenant.kept and _comes_back(pool, slot):
+        used_at_ms = tenant.used_at_ms
+        if isinstance(slot, Idle | Busy):
+            used_at_ms = slot.service.recorded_use_at_ms
+        kept = Kept(
+            model=tenant.model,
+            ttl_ms=tenant.ttl_ms,
+            rows_max=tenant.rows_max,
+            used_at_ms=at_ms if used_at_ms is None else used_at_ms,
+        )
+        pool = replace(pool, kept={**pool.kept, key: kept})
+    return pool
 
 
-def _lease_ended(pool: Pool, event: m.LeaseEnded, at_ms: int) -> Pool:
-    lease = pool.leases[event.lease]
-    pool = replace(pool, leases=_without(pool.leases, event.lease))
-    slot = pool.slots.get(lease.key)
-    if not isinstance(slot, Busy):
-        return pool
-    service = replace(slot.service, last_used_at_ms=at_ms)
-    return _put(pool, _resident(slot.tenant, service, slot.leases - {event.lease}, slot.running))
+def _comes_back(pool: Pool, slot: Loading | Idle | Busy | Draining | Stopping) -> bool:
+    """Whether a model whose process ended is still one that people want in memory."""
+    failures = pool.failures.get(slot.tenant.model.key)
+    if failures is not None and failures.quarantined:
+        return False
+    if isinstance(slot, Draining | Stopping):
+        return slot.why in ("shutdown", "failed")
+    return True
 
 
-def _running_changed(pool: Pool, event: m.RunningChanged, at_ms: int) -> Pool:
-    slot = pool.slot_of(event.worker)
-    assert isinstance(slot, Idle | Busy)
-    named = {name: pool.leases[name] for name in event.leases if name in pool.leases}
-    if named:
-        used = {name: replace(lease, used=True) for name, lease in named.items()}
-        pool = replace(pool, leases={**pool.leases, **used})
-    leases = slot.leases if isinstance(slot, Busy) else frozenset()
-    service = replace(slot.service, last_used_at_ms=at_ms)
-    return _put(pool, _resident(slot.tenant, service, leases, event.running))
-
-
-def _touched(pool: Pool, worker: str, at_ms: int, ttl_ms: int | None) -> Pool:
-    slot = pool.slot_of(worker)
-    assert isinstance(slot, Idle | Busy)
-    tenant = slot.tenant if ttl_ms is None else replace(slot.tenant, ttl_ms=ttl_ms)
-    service = replace(slot.service, last_used_at_ms=at_ms)
-    return _put(pool, replace(slot, tenant=tenant, service=service))
-
-
-def _without_ticket(pool: Pool, ticket: int) -> Pool:
-    return replace(
-        pool,
-        waiters=tuple(w for w in pool.waiters if w.ticket != ticket),
-        unload_waiters=tuple(w for w in pool.unload_waiters if w.ticket != ticket),
-    )
-
-
-def _without(mapping: dict[str, T], key: str) -> dict[str, T]:
-    return {k: v for k, v in mapping.items() if k != key}
+def _how(event: m.WorkerExited) -> str:
+    if event.signal is not None:
+        return f"signal {event.signal}"
+    return f"exit code {'unknown' if event.exit_code is None else event.exit_code}"

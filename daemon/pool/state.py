@@ -1,10 +1,21 @@
 """What is true of the pool: one frozen Struct a state, holding only the facts true in it."""
 
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
-from daemon.pool.messages import FailureReason, LoadReason, Model, Waiter
+from daemon.pool.messages import (
+    EvictReason,
+    FailureReason,
+    LoadReason,
+    Model,
+    PressureLevel,
+    RequestRefused,
+    UnloadReason,
+    Waiter,
+    Wish,
+)
+from daemon.pool.messages import Limits as Limits  # noqa: PLC0414 - where the daemon's start looks for it
 
 MIN_RESIDENCY_MS: Final = 10_000
 """A model loaded for less is no victim, unless the queue's head waited as long."""
@@ -12,29 +23,21 @@ MIN_RESIDENCY_MS: Final = 10_000
 LEASE_LAPSE_MS: Final = 30_000
 """A lease that no request has named by then ends."""
 
+DRAIN_STALL_MS: Final = 120_000
+"""A worker that has not said within this whether it can be stopped hangs."""
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What the configuration allows.
+SETTLED_MS: Final = 120_000
+"""A run of the daemon that lasted so long was no failed start."""
 
-    Attributes:
-        budget_bytes: All claims together stay within it, but for ``over_budget`` loads.
-        workers_max: Most models at once; None is no bound of its own.
-        loads_max: Most loads at once.
-        queue_max: Most requests waiting.
-        kv_tokens: KV allowance of one model, in tokens, all its rows together.
-        ttl_ms: Idle time before a model is unloaded; None keeps it.
-        load_stall_ms: A load without progress for so long has failed.
-    """
+SAFE_MODE_MS: Final = 600_000
+PRESSURE_HOLD_MS: Final = 10_000
+"""Relief counts once it has lasted so long, so that loads do not come and go with it."""
 
-    budget_bytes: int
-    workers_max: int | None = None
-    loads_max: int = 1
-    queue_max: int = 256
-    kv_tokens: int = 16_384
-    ttl_ms: int | None = None
-    load_stall_ms: int = 120_000
-    crashes_max: int = 5
-    crash_window_ms: int = 600_000
+REFUSALS_EVERY_MS: Final = 60_000
+THRASH_EVICTIONS: Final = 3
+THRASH_WINDOW_MS: Final = 600_000
+CRASHES_KEPT: Final = 64
+"""More crashes than this in a window are not told apart; also the most that count."""
 
 
 class Process(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +54,10 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         reserved_bytes: Weights + overhead + KV allowance, as planned before the load.
         measured_bytes: As last reported by the worker; 0 before it is ready.
+        ttl_ms: As configured, or as set by command.
+        asked_by: The clients that its load was for.
+        used_at_ms: A restored model's last use before it was loaded again.
+        kept: Belongs to the pool as people made it: comes back after a restart or crash.
     """
 
     model: Model
@@ -61,6 +68,9 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     rows_max: int
     ttl_ms: int | None
     over_budget: bool
+    asked_by: tuple[str, ...] = ()
+    used_at_ms: int | None = None
+    kept: bool = False
     process: Process | None = None
 
     @property
@@ -70,11 +80,19 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """What is true of a model that has been loaded."""
+    """What is true of a model that has been loaded.
+
+    Attributes:
+        last_used_at_ms: As this daemon saw it.
+        recorded_use_at_ms: As the log knows it.
+        ttl_asked_ms: Idle time that the last request to name one asked for.
+    """
 
     context_tokens: int
     loaded_at_ms: int
     last_used_at_ms: int
+    recorded_use_at_ms: int
+    ttl_asked_ms: int | None = None
 
 
 class Loading(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,12 +121,17 @@ class Busy(msgspec.Struct, frozen=True, kw_only=True):
     running: int
 
 
+Leaving = EvictReason | UnloadReason | Literal["failed"]
+"""Why a slot is being emptied."""
+
+
 class Draining(msgspec.Struct, frozen=True, kw_only=True):
     """The worker was asked whether it can be stopped."""
 
     tenant: Tenant
     service: Service
     since_ms: int
+    why: Leaving
     evicting: bool
     """Else unloading."""
 
@@ -118,8 +141,8 @@ class Stopping(msgspec.Struct, frozen=True, kw_only=True):
 
     tenant: Tenant
     since_ms: int
-    evicting: bool | None
-    """None: neither evicted nor unloaded, its load has failed."""
+    why: Leaving
+    evicting: bool
 
 
 Slot = Loading | Idle | Busy | Draining | Stopping
@@ -150,8 +173,7 @@ class Failures(msgspec.Struct, frozen=True, kw_only=True):
     """What went wrong with a model.
 
     Attributes:
-        crashed_at_ms: Times of crashes, oldest first, at most ``crashes_max`` kept.
-        retry_at_ms: No load before this time.
+        crashed_at_ms: Times of crashes, oldest first, at most ``CRASHES_KEPT``.
         identity: With ``reason`` incompatible: the files that were found so.
     """
 
@@ -159,8 +181,62 @@ class Failures(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     identity: str
     crashed_at_ms: tuple[int, ...] = ()
-    retry_at_ms: int = 0
     quarantined: bool = False
+
+
+class Eviction(msgspec.Struct, frozen=True, kw_only=True):
+    at_ms: int
+    clients: tuple[str, ...]
+    """Who had asked for the model, and for whom it had to go."""
+
+
+class Residue(msgspec.Struct, frozen=True, kw_only=True):
+    """Memory that did not come back from a process that is gone."""
+
+    residue_bytes: int
+    boot_id: str
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that people loaded and did not unload, and that is not in memory now."""
+
+    model: Model
+    ttl_ms: int | None
+    rows_max: int
+    used_at_ms: int
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """This run of the daemon, or the last one.
+
+    Attributes:
+        ended_well: It was stopped in good order.
+        settled: It lasted long enough.
+        unclean_before: Runs in a row before it that neither settled nor ended well.
+        suspects: Models (key and name) that were loading when those ended.
+    """
+
+    boot_id: str
+    started_at_ms: int
+    ended_well: bool = False
+    settled: bool = False
+    unclean_before: int = 0
+    suspects: tuple[tuple[str, str], ...] = ()
+
+
+class Pressure(msgspec.Struct, frozen=True, kw_only=True):
+    """What the system last said of its memory, and since when."""
+
+    level: PressureLevel = "normal"
+    since_ms: int = 0
+
+
+class Refusals(msgspec.Struct, frozen=True, kw_only=True):
+    """Refusals of one model and code since the last record of them."""
+
+    recorded_at_ms: int
+    uncounted: int = 0
+    last: RequestRefused
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,17 +244,31 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 
     limits: Limits
     generation: int = 0
+    run: Run | None = None
+    safe_mode_since_ms: int | None = None
     slots: dict[str, Slot] = {}
     pins: frozenset[str] = frozenset()
+    kept: dict[str, Kept] = {}
     learned: dict[str, Learned] = {}
     failures: dict[str, Failures] = {}
+    evictions: dict[str, tuple[Eviction, ...]] = {}
+    residues: dict[str, Residue] = {}
+    pressure: PressureLevel = "normal"
     workers_started: int = 0
+
+    # Only the live pool knows what follows.
+    pressure_reported: Pressure = Pressure()
     waiters: tuple[Waiter, ...] = ()
+    wishes: tuple[Wish, ...] = ()
     unload_waiters: tuple[UnloadWaiter, ...] = ()
     leases: dict[str, Lease] = {}
     leases_granted: int = 0
+    refusals: dict[tuple[str, str], Refusals] = {}
     stopping: str | None = None
     """Why the daemon is about to stop; no new leases then."""
+    detaching: bool = False
+    read_only: str | None = None
+    """Why the event log cannot be written."""
 
     def slot_of(self, worker: str) -> Slot | None:
         """The slot that ``worker`` serves; None once it is gone."""
@@ -187,6 +277,24 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
                 return slot
         return None
 
+    @property
+    def budget_bytes(self) -> int:
+        """What all claims together may take, less what gone workers still hold."""
+        held = sum(residue.residue_bytes for residue in self.residues.values())
+        return max(self.limits.budget_bytes - held, 0)
+
+
+def put(pool: Pool, slot: Slot) -> Pool:
+    """``pool`` with ``slot`` in its place."""
+    return msgspec.structs.replace(pool, slots={**pool.slots, slot.tenant.model.key: slot})
+
+
+def resident(tenant: Tenant, service: Service, leases: frozenset[str], running: int) -> Idle | Busy:
+    """The state of a loaded model that is so used."""
+    if leases or running:
+        return Busy(tenant=tenant, service=service, leases=leases, running=running)
+    return Idle(tenant=tenant, service=service)
+
 
 def durable_part(pool: Pool) -> Pool:
     """What a replay of the log must give: no waiters, leases, requests or uses."""
@@ -194,11 +302,16 @@ def durable_part(pool: Pool) -> Pool:
     return msgspec.structs.replace(
         pool,
         slots=slots,
+        pressure_reported=Pressure(),
         waiters=(),
+        wishes=(),
         unload_waiters=(),
         leases={},
         leases_granted=0,
+        refusals={},
         stopping=None,
+        detaching=False,
+        read_only=None,
     )
 
 
@@ -210,14 +323,18 @@ def _durable_slot(slot: Slot) -> Slot:
             return Idle(tenant=_durable_tenant(slot.tenant), service=_durable_service(slot.service))
         case Draining():
             tenant = _durable_tenant(slot.tenant)
-            return Stopping(tenant=tenant, since_ms=slot.since_ms, evicting=slot.evicting)
+            return Stopping(
+                tenant=tenant, since_ms=slot.since_ms, why=slot.why, evicting=slot.evicting
+            )
         case Stopping():
             return msgspec.structs.replace(slot, tenant=_durable_tenant(slot.tenant))
 
 
 def _durable_tenant(tenant: Tenant) -> Tenant:
-    return msgspec.structs.replace(tenant, measured_bytes=0, ttl_ms=None)
+    return msgspec.structs.replace(tenant, measured_bytes=0)
 
 
 def _durable_service(service: Service) -> Service:
-    return msgspec.structs.replace(service, last_used_at_ms=service.loaded_at_ms)
+    return msgspec.structs.replace(
+        service, last_used_at_ms=service.recorded_use_at_ms, ttl_asked_ms=None
+    )

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
@@ -80,6 +80,8 @@ def _serve(
 
 
 def _version() -> str:
+    from importlib import metadata  # noqa: PLC0415  (a third of the time to "ready")
+
     try:
         return metadata.version("mlxd")
     except metadata.PackageNotFoundError:

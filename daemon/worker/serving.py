@@ -25,6 +25,8 @@ from daemon.worker.peer import FLUSH_TIMEOUT_S, Peer
 log = structlog.get_logger()
 
 CONNECTIONS_MAX: Final = 256
+"""Clients are turned away beyond this; a daemon that adopts never is, so its role must be
+heard first, and connections that have not said hello may be as many again."""
 REQUEST_TIMEOUT_S: Final = 30.0
 """From the greeting to the request of a client's connection."""
 
@@ -65,6 +67,7 @@ class Sockets:
         self._link: _Link | None = None
         self._generation = 0
         self._connections = 0
+        self._greeted = 0
         self._pending_bytes = 0
         self._requests = 0
         self._loop: asyncio.AbstractEventLoop
@@ -140,25 +143,23 @@ class Sockets:
     async def _converse(self, peer: Peer, sock: socket.socket) -> None:
         try:
             check_peer(sock)
-            self._check_room()
+            _check_room(self._connections, 2 * CONNECTIONS_MAX)
             hello = await self._greeting(peer)
             if hello is not None and hello.role == "daemon":
                 await self._serve_link(peer, hello)
             elif hello is not None:
-                peer.send(self._welcome(hello))
-                await self._serve_client(peer)
+                _check_room(self._greeted + 1, CONNECTIONS_MAX)
+                self._greeted += 1
+                try:
+                    peer.send(self._welcome(hello))
+                    await self._serve_client(peer)
+                finally:
+                    self._greeted -= 1
         except MlxdError as error:
             peer.send(Refusal(fault=error.fault))
         except TimeoutError:
             fault = Fault(code=Code.INVALID_REQUEST, message="no complete frame came in time")
             peer.send(Refusal(fault=fault))
-
-    def _check_room(self) -> None:
-        if self._connections > CONNECTIONS_MAX:
-            raise MlxdError(
-                Code.QUEUE_FULL,
-                f"this worker already has {CONNECTIONS_MAX} connections; try again later",
-            )
 
     async def _greeting(self, peer: Peer) -> Hello | None:
         payload = await peer.receive(FRAME_TIMEOUT_S)
@@ -274,6 +275,14 @@ class Sockets:
             client.peer.send(Fail(fault=Fault(code=Code.LAGGED, message=message)))
             self._forget(request_id)
             client.scope.cancel()
+
+
+def _check_room(connections: int, connections_max: int) -> None:
+    if connections > connections_max:
+        raise MlxdError(
+            Code.QUEUE_FULL,
+            f"this worker already has {connections_max} connections; try again later",
+        )
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[Any], payload: bytes) -> Any:

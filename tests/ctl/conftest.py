@@ -2,14 +2,17 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import msgspec
 import pytest
+from anyio.abc import Process
 
 REPO_ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,6 +69,21 @@ class Ctl:
             env=self.environ(**more),
         )
         return Ended(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    @asynccontextmanager
+    async def started(
+        self, *arguments: str, stdout: int = subprocess.PIPE
+    ) -> AsyncIterator[Process]:
+        """A running mlxctl, killed if the block is left before it has ended."""
+        process = await anyio.open_process(
+            self.argv(*arguments), cwd=self.home, env=self.environ(), stdout=stdout
+        )
+        async with process:
+            try:
+                yield process
+            finally:
+                if process.returncode is None:
+                    process.kill()
 
 
 @pytest.fixture

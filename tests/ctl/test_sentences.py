@@ -101,6 +101,11 @@ TOLD: list[tuple[m.DurableEvent, str]] = [
         "stays after all: 3 requests came in",
     ),
     (m.ModelPinned(key="k", model="g"), "pinned: never evicted, never expired"),
+    (m.DaemonSettled(generation=4), "run 4 has lasted: no failed start"),
+    (
+        m.ModelTtlChanged(key="k", model="g", ttl_ms=600_000),
+        "may be unloaded after 10m without use",
+    ),
     (m.ModelUnpinned(key="k", model="g"), "no longer pinned"),
     (
         m.ModelQuarantined(key="k", model="g", failures=5, message="it crashed"),
@@ -189,6 +194,7 @@ def test_evictions_for_other_reasons_than_memory() -> None:
     assert sentence(started | {"reason": "pressure", "candidates": []}) == (
         "evicting: the system is short of memory; rule lru chose it from 0 candidates"
     )
+    assert sentence(started | {"reason": "request", "candidates": []}) == "evicting: as asked"
 
 
 def test_events_of_the_future_are_shown_with_their_fields() -> None:

@@ -66,8 +66,8 @@ async def test_status_is_drawn_in_colour(mlxctl: Ctl) -> None:
     assert "\x1b[33mWarning: look out" in text
     lines = without_codes(text).splitlines()
     assert re.search(r"Memory ━*╸?╺?━* 1\.20 GB of 24\.0 GB \(5 %\), 22\.8 GB free", lines[1])
-    assert lines[3].split() == "NAME STATE SIZE CONTEXT LEASES RUNNING UNTIL".split()
-    assert lines[4].split() == "mlxd/glimpse idle 1.20 GB 2,048 0 0 in 5m".split()
+    assert lines[3].split() == ["NAME", "STATE", "SIZE", "CONTEXT", "LEASES", "RUNNING", "UNTIL"]
+    assert lines[4].split() == ["mlxd/glimpse", "idle", "1.20", "GB", "2,048", "0", "0", "in", "5m"]
 
 
 async def test_no_color_is_honoured(mlxctl: Ctl) -> None:
@@ -144,9 +144,9 @@ async def test_events_on_a_wide_and_on_a_narrow_terminal(mlxctl: Ctl) -> None:
         _, narrow = await on_terminal(mlxctl, "events", COLUMNS="80")
 
     lines = without_codes(wide).splitlines()
-    assert lines[0].split() == "SEQ TIME EVENT MODEL CAUSE WHAT".split()
+    assert lines[0].split() == ["SEQ", "TIME", "EVENT", "MODEL", "CAUSE", "WHAT"]
     assert lines[1].strip() == "2026-09-21"
-    assert "14:13:21  load.started" in lines[3]
+    assert any("14:13:21  load.started" in line for line in lines)
     assert max(map(len, without_codes(narrow).splitlines())) <= 80
     assert "[mlxctl load]" in without_codes(narrow)
 

@@ -51,6 +51,8 @@ def test_a_line_break_in_a_path_cannot_add_a_directive() -> None:
 def test_what_cannot_be_started_is_refused() -> None:
     with pytest.raises(MlxdError, match="absolute"):
         daemon_units(LINUX, Path("python3"), USUAL)
+    with pytest.raises(MlxdError, match="quotes"):
+        daemon_units(LINUX, Path("/home/o'neil/bin/python"), USUAL)
     with pytest.raises(MlxdError, match="port"):
         bridge_units(PYTHON, HttpSettings(port=0), USUAL)
 
@@ -58,7 +60,7 @@ def test_what_cannot_be_started_is_refused() -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
 def test_systemd_understands_every_line(tmp_path: Path) -> None:
     """Also with the characters that mean something to it in every value that varies."""
-    python = tmp_path / 'my "new" $HOME 100% env' / "python"
+    python = tmp_path / "my new $HOME 100% env" / "python"
     python.parent.mkdir()
     python.symlink_to(sys.executable)
     environment = service_environment(hf_home='/mnt/a "b" \\%h $x', mlxd_home=None)

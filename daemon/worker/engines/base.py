@@ -108,7 +108,7 @@ Registry = Mapping[str, Callable[[], Engine]]
 """Engine kind, as in :class:`Begin`, to a function that imports and makes the engine."""
 
 _OUT_OF_MEMORY: Final = re.compile(
-    r"unable to allocate|out of ?memory|insufficient memory|attempting to allocate|"
+    r"unable to allocate|out ?of ?memory|insufficient memory|attempting to allocate|"
     r"cannot allocate memory|bad_alloc",
     re.IGNORECASE,
 )

@@ -61,7 +61,7 @@ def _decode(data: bytes, field: str) -> Image.Image:
         raise
     except UnidentifiedImageError as error:
         raise invalid(
-            f"the picture is none of {', '.join(FORMATS)}; convert it first", field
+            f"the picture is none of {', '.join(FORMATS)}, or is cut short; convert it first", field
         ) from error
     except Exception as error:
         # Decoders raise whatever they like over damaged data: OSError, SyntaxError, …

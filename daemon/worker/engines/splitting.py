@@ -58,6 +58,8 @@ class Splitter:
         """Take decoded text in; give back what is certain. Nothing follows a stop text."""
         if self.stop_text is not None:
             return []
+        if not (self._stops or self._edges[self.state]):
+            return [Segment(self.state, text)] if text else []
         self._pending += text
         segments: list[Segment] = []
         while self._scanned < len(self._pending):
@@ -76,9 +78,8 @@ class Splitter:
     def finish(self) -> list[Segment]:
         """The text ends here: what was held back is no marker, and is given out."""
         rest, self._pending, self._scanned = self._pending, "", 0
-        if self.stop_text is not None or not (rest or self.state == "tool"):
-            return []
-        return [Segment(self.state, rest, closed=self.state == "tool")]
+        open_call = self.state == "tool"
+        return [Segment(self.state, rest, closed=open_call)] if rest or open_call else []
 
     def _match(self, segments: list[Segment]) -> None:
         """Act on a pattern that ends at the character scanned last, if one does."""
@@ -91,13 +92,14 @@ class Splitter:
         )
         if stop is not None:
             self.stop_text = stop
-            self._close(segments, seen[: -len(stop)], self.state, rest="")
+            segments.append(Segment(self.state, seen[: -len(stop)]))
+            self._pending, self._scanned = "", 0
         elif edge is not None:
             rest = self._pending[self._scanned :]
             self._close(segments, seen[: -len(edge.pattern)], edge.target, rest)
 
     def _close(self, segments: list[Segment], text: str, target: State, rest: str) -> None:
-        closed = target != self.state or self.state == "tool"
+        closed = target != self.state
         if text or closed:
             segments.append(Segment(self.state, text, closed=closed))
         self.state = target

@@ -2,7 +2,6 @@
 
 import signal
 
-import anyio
 import pytest
 
 from daemon.wire import control as c
@@ -91,11 +90,7 @@ async def test_following_goes_on_without_a_gap_until_ctrl_c(mlxctl: Ctl) -> None
     script[c.GetStatus] = says(status(seq=2))
     async with (
         open_scripted_control(mlxctl.socket, script) as daemon,
-        await anyio.open_process(
-            mlxctl.argv("events", "-f", "-n", "1", "--json"),
-            cwd=mlxctl.home,
-            env=mlxctl.environ(),
-        ) as process,
+        mlxctl.started("events", "-f", "-n", "1", "--json") as process,
     ):
         assert process.stdout is not None
         out = b""

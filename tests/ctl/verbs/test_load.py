@@ -4,7 +4,6 @@ import json
 import signal
 from pathlib import Path
 
-import anyio
 import click
 import pytest
 
@@ -153,11 +152,7 @@ async def test_ctrl_c_withdraws_the_load(mlxctl: Ctl) -> None:
     script: dict[type[c.Request], Part] = {c.LoadModel: wait}
     async with (
         open_scripted_control(mlxctl.socket, script) as daemon,
-        await anyio.open_process(
-            mlxctl.argv("load", "tiny", "--progress", "json"),
-            cwd=mlxctl.home,
-            env=mlxctl.environ(),
-        ) as process,
+        mlxctl.started("load", "tiny", "--progress", "json") as process,
     ):
         assert process.stderr is not None
         err = b""

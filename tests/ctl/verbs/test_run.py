@@ -1,6 +1,7 @@
 """``mlxctl run`` against a scripted worker, as a process."""
 
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -193,9 +194,7 @@ async def test_ctrl_c_cancels_the_answer(mlxctl: Ctl) -> None:
 
     async with (
         open_fake_daemon(mlxctl.run_dir, FakeModel("tiny", script)) as daemon,
-        await anyio.open_process(
-            mlxctl.argv("run", "tiny", "?"), cwd=mlxctl.home, env=mlxctl.environ()
-        ) as process,
+        mlxctl.started("run", "tiny", "?") as process,
     ):
         assert process.stdout is not None
         assert await process.stdout.receive() == b"A red"
@@ -220,20 +219,21 @@ async def test_a_reader_that_goes_away_cancels_the_answer_quietly(mlxctl: Ctl) -
         await line.send(d.Delta(text=" square", tokens=2))
         await line.until_closed()
 
-    async with (
-        open_fake_daemon(mlxctl.run_dir, FakeModel("tiny", script)) as daemon,
-        await anyio.open_process(
-            mlxctl.argv("run", "tiny", "?"), cwd=mlxctl.home, env=mlxctl.environ()
-        ) as process,
-    ):
-        assert process.stdout is not None
-        assert await process.stdout.receive() == b"A red"
-        await process.stdout.aclose()
-        go_on.set()
-        await daemon.ledger.wait_for("worker closed lease-1")
-        assert process.stderr is not None
-        err = b"".join([chunk async for chunk in process.stderr])
-        code = await process.wait()
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb", buffering=0) as ours, os.fdopen(writer, "wb") as theirs:
+        async with (
+            open_fake_daemon(mlxctl.run_dir, FakeModel("tiny", script)) as daemon,
+            mlxctl.started("run", "tiny", "?", stdout=theirs.fileno()) as process,
+        ):
+            theirs.close()
+            await anyio.wait_readable(ours)
+            assert ours.read(100) == b"A red"
+            ours.close()
+            go_on.set()
+            await daemon.ledger.wait_for("worker closed lease-1")
+            assert process.stderr is not None
+            err = b"".join([chunk async for chunk in process.stderr])
+            code = await process.wait()
 
     assert (code, err) == (141, b"")
 

@@ -130,7 +130,7 @@ def test_crash_anywhere_on_a_disk_that_fails(seed: int) -> None:
 
 @pytest.mark.slow
 def test_crash_anywhere_for_long() -> None:
-    for seed in range(1000, 3000):
+    for seed in range(1000, 2000):
         faults = Faults(short_write=0.2, no_space=0.05, sync_error=0.01, rename_error=0.05)
         Life(seed, faults=faults if seed % 2 else None).run(lives=12)
 

@@ -139,7 +139,12 @@ def test_connections_are_bounded(worker: Worker) -> None:
     for peer in peers:
         peer.close()
     assert codes == [Code.QUEUE_FULL]
-    worker.link()[0].close()
+
+
+def test_a_daemon_finds_room_where_clients_do_not(worker: Worker) -> None:
+    for _ in range(256):
+        worker.client()
+    assert worker.link()[1].phase == "waiting"
 
 
 # --- the link ----------------------------------------------------------------------
@@ -231,7 +236,7 @@ def test_a_request_from_accepted_to_done_and_what_the_daemon_hears(
     [
         ({"type": "generate", "lease": "l", "prompt": "x", "max_tokens": "many"}, "max_tokens"),
         ({"type": "generate", "prompt": "x"}, None),
-        ({"type": "sing", "lease": "l"}, None),
+        ({"type": "sing", "lease": "l"}, "type"),
         ([1, 2], None),
     ],
 )

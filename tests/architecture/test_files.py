@@ -1,0 +1,134 @@
+"""What every file must be: tested, of a size that can be read, finished, and about itself."""
+
+import ast
+import re
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.architecture.tree import PACKAGES, REPOSITORY, kept_files, modules
+
+SMALL_LINES: Final = 40
+"""A module of no more lines may be tested by those of its neighbours."""
+
+MODULE_LINES_MAX: Final = 500
+FUNCTION_LINES_MAX: Final = 70
+
+TESTED_ELSEWHERE: Final[dict[str, str]] = {}
+"""Modules without a test file of their own name, and where their behaviour is tested."""
+
+LONG_BY_NATURE: Final[dict[str, str]] = {
+    "daemon/models/architectures.py": "one table, written by a generator",
+}
+
+
+def test_every_module_has_a_test_file_of_its_name() -> None:
+    missing = {
+        module.path
+        for module in modules(*PACKAGES)
+        if len(module.text.splitlines()) > SMALL_LINES
+        and not (REPOSITORY / mirror(module.path)).exists()
+    }
+    assert missing == TESTED_ELSEWHERE.keys()
+
+
+@pytest.mark.parametrize(("path", "where"), TESTED_ELSEWHERE.items())
+def test_what_is_tested_elsewhere_is(path: str, where: str) -> None:
+    """The reason names the files, and each of them exists."""
+    assert (REPOSITORY / path).exists()
+    files = re.findall(r"tests/[\w/.]+", where)
+    assert files, f"{path}: say which test file"
+    assert [file for file in files if not (REPOSITORY / file).exists()] == []
+
+
+def mirror(path: str) -> str:
+    """Where the tests of a module are: ``daemon/kernel.py``, ``tests/daemon/test_kernel.py``."""
+    folder, _, name = path.rpartition("/")
+    return f"tests/{folder}/test_{name.removeprefix('__').replace('__.py', '.py')}"
+
+
+def test_modules_can_be_read_in_one_sitting() -> None:
+    long = {
+        module.path: len(module.text.splitlines())
+        for module in modules(*PACKAGES, "tests", "benchmarks")
+        if len(module.text.splitlines()) > MODULE_LINES_MAX
+    }
+    assert long.keys() == LONG_BY_NATURE.keys(), long
+
+
+def test_functions_fit_on_a_page() -> None:
+    long = {
+        f"{module.path}:{node.lineno} {node.name}"
+        for module in modules(*PACKAGES)
+        for node in ast.walk(ast.parse(module.text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno >= FUNCTION_LINES_MAX
+    }
+    assert long == set()
+
+
+def test_every_folder_of_modules_is_a_package() -> None:
+    folders = {Path(module.path).parent for module in modules(*PACKAGES, "tests", "benchmarks")}
+    assert {f for f in folders if not (REPOSITORY / f / "__init__.py").exists()} == set()
+
+
+UNFINISHED: Final = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
+
+# In two halves, so that this file does not name what it looks for.
+ELSEWHERE: Final = re.compile(
+    "|".join(
+        (
+            r"(?<![\w.])/wo" r"rk/",  # a folder of one machine
+            r"\.\./sha" r"red\b",
+            r"/ro" r"ot/",
+            r"\bpypi\.(org|python)",
+            r"python" r"hosted\.org",
+            r"registry\.(npmjs|yarnpkg)",
+            r"--(extra-)?index-" r"url",
+            r"https?://[^\s/]+/sim" r"ple\b",
+        )
+    )
+)
+
+
+def texts() -> list[tuple[str, str]]:
+    """Path and content of every file that git keeps and that is text."""
+    found = []
+    for path in kept_files():
+        try:
+            found.append((path.relative_to(REPOSITORY).as_posix(), path.read_text("utf-8")))
+        except UnicodeDecodeError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    ("pattern", "why"),
+    [
+        (UNFINISHED, "finish it, or write it into the list of known gaps"),
+        (ELSEWHERE, "a clone knows no folder or host of the machine where it was written"),
+    ],
+)
+def test_nothing_points_out_of_the_repository_or_into_the_future(
+    pattern: re.Pattern[str], why: str
+) -> None:
+    here = Path(__file__).relative_to(REPOSITORY).as_posix()
+    found = [
+        f"{path}:{number}: {line.strip()[:100]} ({why})"
+        for path, text in texts()
+        if path != here
+        for number, line in enumerate(text.splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert found == []
+
+
+def test_what_git_keeps_is_small() -> None:
+    """A clone is quick: the bundled model is the one large file."""
+    large = {
+        path.relative_to(REPOSITORY).as_posix(): path.stat().st_size
+        for path in kept_files()
+        if path.stat().st_size > 1_000_000
+    }
+    assert sum(large.values()) <= 12_000_000, large

@@ -1,0 +1,89 @@
+"""Pictures: decoded, or refused by place before a pixel is read."""
+
+import io
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from daemon.wire.data import ChatMessage, ImagePart, TextPart
+from daemon.wire.errors import Code, MlxdError
+from daemon.worker.engines.images import decode_images
+
+
+def encoded(image: Image.Image, format_: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def said(*data: bytes) -> tuple[ChatMessage, ...]:
+    system = ChatMessage(role="system", parts=(TextPart("Look."),))
+    return (system, ChatMessage(role="user", parts=tuple(ImagePart(d) for d in data)))
+
+
+def refusal(*data: bytes) -> MlxdError:
+    with pytest.raises(MlxdError) as caught:
+        decode_images(said(*data))
+    assert caught.value.code is Code.INVALID_REQUEST
+    return caught.value
+
+
+RED = Image.new("RGB", (8, 4), (255, 0, 0))
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_the_four_formats_come_out_as_rgb_in_order(format_: str) -> None:
+    other = Image.new("RGB", (3, 5), (0, 0, 255))
+    first, second = decode_images(said(encoded(RED, format_), encoded(other, format_)))
+    assert (first.mode, first.size, second.size) == ("RGB", (8, 4), (3, 5))
+    red, green, blue = first.getpixel((2, 2))  # type: ignore[misc]
+    assert (red > 240, green < 20, blue < 20) == (True, True, True)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "CMYK", "I;16"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    image = Image.new(mode, (4, 4))
+    data = encoded(image, "JPEG" if mode == "CMYK" else "PNG")
+    assert decode_images(said(data))[0].mode == "RGB"
+
+
+def test_the_cameras_orientation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (turned,) = decode_images(said(encoded(RED, "JPEG", exif=exif)))
+    assert turned.size == (4, 8)
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", encoded(RED, "BMP"), encoded(RED, "TIFF")])
+def test_other_formats_are_refused(data: bytes) -> None:
+    error = refusal(encoded(RED), data)
+    assert error.fault.field == "messages[1].content[1]"
+    assert "PNG, JPEG, WEBP, GIF" in error.fault.message
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_a_file_cut_anywhere_is_refused_or_whole(format_: str) -> None:
+    """Some decoders do not need a file's last bytes; no cut may raise anything untyped."""
+    whole = encoded(Image.effect_noise((24, 24), 90).convert("RGB"), format_)
+    for size in range(0, len(whole), max(1, len(whole) // 150)):
+        try:
+            (image,) = decode_images(said(whole[:size]))
+        except MlxdError as error:
+            assert error.code is Code.INVALID_REQUEST  # noqa: PT017  (either outcome is fine)
+        else:
+            assert image.size == (24, 24)
+    assert "cut short" in refusal(whole[: len(whole) // 2]).fault.message
+
+
+def test_a_bomb_is_refused_from_its_header() -> None:
+    bomb = encoded(Image.new("1", (20_000, 20_000)))
+    assert len(bomb) < 100_000
+    assert "20000 x 20000" in refusal(bomb).fault.message
+
+
+def test_pictures_are_bounded_together() -> None:
+    large = encoded(Image.new("1", (8_000, 7_500)))
+    error = refusal(large, large, large)
+    assert error.fault.field == "messages[1].content[2]"
+    assert "128 megapixels together" in error.fault.message

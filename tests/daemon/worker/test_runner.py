@@ -1,0 +1,169 @@
+"""The main thread's loop, driven through its inbox, with time in the test's hand."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from daemon.wire.data import (
+    Accepted,
+    Bye,
+    DataAnswer,
+    Fail,
+    Generate,
+    LinkReport,
+    Measured,
+    Ready,
+    Retire,
+    Running,
+)
+from daemon.wire.errors import Code
+from daemon.worker.inbox import Cancel, Command, Inbox, LinkDown, LinkUp, Post, Submit, Terminate
+from daemon.worker.runner import Runner
+from tests.daemon.worker.harness import begin
+from tests.fakes.engine import FakeConfig, FakeEngine, write_fake_model
+
+
+class Posts:
+    """Everything that the loop handed over; ``hook`` sees each post as it comes."""
+
+    def __init__(self) -> None:
+        self.frames: list[tuple[int, DataAnswer]] = []
+        self.reports: list[LinkReport] = []
+        self.hook: Callable[[Post], None] = lambda _post: None
+
+    def post(self, post: Post) -> None:
+        assert post != Post(), "nothing is not worth a hand-over"
+        self.frames += post.frames
+        self.reports += post.reports
+        self.hook(post)
+
+
+class GrowingEngine(FakeEngine):
+    """Holds 100 bytes more a request than the one before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra_bytes = 0
+
+    def memory_bytes(self) -> int:
+        return 10_000 + self.extra_bytes
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_fake_model(tmp_path, FakeConfig(reply="x"))
+
+
+@pytest.fixture
+def inbox() -> Inbox:
+    return Inbox()
+
+
+@pytest.fixture
+def posts() -> Posts:
+    return Posts()
+
+
+def runner(inbox: Inbox, posts: Posts, **changes: float) -> Runner:
+    return Runner("1", {"fake": FakeEngine}, inbox, posts, **changes)  # type: ignore[arg-type]
+
+
+def test_without_begin_it_ends_itself(inbox: Inbox, posts: Posts) -> None:
+    inbox.put(LinkUp())
+    assert runner(inbox, posts, begin_timeout_s=0.02).run() == 0
+    assert posts.reports == [Bye(reason="no begin came")]
+
+
+def test_everything_of_a_turn_is_one_post(inbox: Inbox, posts: Posts, folder: Path) -> None:
+    """All rows' frames of one step come in one hand-over, and each row gives one delta."""
+    seen: list[list[int]] = []
+    posts.hook = lambda post: seen.append([request_id for request_id, _ in post.frames])
+    inbox.put(LinkUp())
+    inbox.put(Command(begin(folder)))
+    for number in (1, 2, 3):
+        inbox.put(Submit(number, Generate(lease="l", prompt="p", max_tokens=4)))
+    inbox.put(Command(Retire(reason="test", grace_s=60)))
+    assert runner(inbox, posts).run() == 0
+    # The first hand-over of frames: three acceptances, and the first step of all three.
+    busy = [ids for ids in seen if ids]
+    assert busy == [[1, 2, 3, 1, 2, 3], [1, 2, 3], [1, 2, 3], [1, 1, 2, 2, 3, 3]]
+
+
+def test_what_is_cancelled_before_its_first_step_never_runs(
+    inbox: Inbox, posts: Posts, folder: Path
+) -> None:
+    inbox.put(Command(begin(folder)))
+    inbox.put(Submit(1, Generate(lease="l", prompt="p", max_tokens=4)))
+    inbox.put(Cancel(1))
+    inbox.put(Cancel(99))
+    inbox.put(Terminate())
+    assert runner(inbox, posts).run() == 0
+    assert posts.frames == [(1, Accepted(prompt_tokens=1))]
+    assert not any(isinstance(report, Running) for report in posts.reports), "it never changed"
+
+
+def test_a_second_begin_changes_nothing(inbox: Inbox, posts: Posts, folder: Path) -> None:
+    inbox.put(Command(begin(folder)))
+    inbox.put(Command(begin(folder / "elsewhere")))
+    inbox.put(Terminate())
+    assert runner(inbox, posts).run() == 0
+    assert sum(isinstance(report, Ready) for report in posts.reports) == 1
+
+
+def test_a_shorter_retire_wins(inbox: Inbox, posts: Posts, folder: Path) -> None:
+    inbox.put(Command(begin(folder)))
+    inbox.put(Submit(1, Generate(lease="l", prompt="p")))
+    inbox.put(Command(Retire(reason="gently", grace_s=1000)))
+    inbox.put(Command(Retire(reason="now", grace_s=0)))
+    inbox.put(Submit(2, Generate(lease="l", prompt="p")))
+    assert runner(inbox, posts).run() == 0
+    codes = {number: f.fault.code for number, f in posts.frames if isinstance(f, Fail)}
+    assert codes == {1: Code.SHUTTING_DOWN, 2: Code.BUSY}
+    assert posts.reports[-1] == Bye(reason="gently")
+
+
+def test_time_without_a_daemon_counts_from_the_last_link(
+    inbox: Inbox, posts: Posts, folder: Path
+) -> None:
+    now_s = [0.0]
+    made = Runner("1", {"fake": FakeEngine}, inbox, posts, monotonic_s=lambda: now_s[0])
+
+    def advance(post: Post) -> None:
+        """The daemon leaves at 500 s; from then on every hand-over takes 30 s."""
+        if any(isinstance(report, Ready) for report in post.reports):
+            now_s[0] = 500.0
+            inbox.put(LinkDown())
+            inbox.put(Submit(1, Generate(lease="l", prompt="p", max_tokens=5)))
+        elif post.frames:
+            now_s[0] += 30.0
+
+    posts.hook = advance
+    inbox.put(LinkUp())
+    inbox.put(Command(begin(folder, detach_grace_s=100.0)))
+    assert made.run() == 0
+    assert now_s[0] == 650.0, "five steps past the grace, because a request ran"
+    assert posts.reports[-1] == Bye(reason="no daemon came back")
+
+
+@pytest.mark.parametrize(("growth", "told"), [(400, []), (600, [10_600])])
+def test_memory_is_reported_when_it_changed_notably(
+    inbox: Inbox, posts: Posts, folder: Path, growth: int, told: list[int]
+) -> None:
+    engine = GrowingEngine()
+    made = Runner("1", {"fake": lambda: engine}, inbox, posts)
+
+    def grow(post: Post) -> None:
+        if any(isinstance(report, Ready) for report in post.reports):
+            engine.extra_bytes = growth
+
+    posts.hook = grow
+    inbox.put(Command(begin(folder)))
+    inbox.put(LinkUp())
+    for number in (1, 2):
+        inbox.put(Submit(number, Generate(lease="l", prompt="p", max_tokens=1)))
+    inbox.put(Command(Retire(reason="test", grace_s=60)))
+    made.run()
+    measured = [r.measured_bytes for r in posts.reports if isinstance(r, Measured)]
+    ready = [r.measured_bytes for r in posts.reports if isinstance(r, Ready)]
+    assert (ready, measured) in (([10_000], told), ([10_000 + growth], []))
