@@ -1,7 +1,10 @@
 """mlxctl, the command line of mlxd: a thin client that imports only :mod:`daemon.wire`."""
 
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+
+DISTRIBUTION = "mlxd"
 
 
 def _refuse_strangers() -> None:
@@ -16,7 +19,11 @@ def _refuse_strangers() -> None:
     here = Path(__file__).resolve().parent
     spec = find_spec("daemon")
     found = Path(spec.origin).resolve().parent if spec and spec.origin else None
-    if found != here.parent / "daemon" or not (found / "wire" / "framing.py").is_file():
+    ours = found == here.parent / "daemon" and (
+        # One folder can hold the files of two distributions: then the later one's are on top.
+        getattr(import_module("daemon"), "DISTRIBUTION", None) == DISTRIBUTION
+    )
+    if not ours:
         raise ImportError(
             f"mlxctl in {here} needs mlxd's own 'daemon' package beside it, but the import name "
             f"leads to {found or 'nothing'}; install mlxd in an environment of its own",

@@ -113,7 +113,7 @@ async def _generate(
         model=granted.model,
         answer=answer,
         done=generation.done,
-        timing=_timing(answer, granted.load_ms, sent_at_ms, ended_at_ms),
+        timing=timing_of(answer, granted.load_ms, sent_at_ms, ended_at_ms),
     )
 
 
@@ -140,7 +140,8 @@ def _print_delta(app: App, delta: d.Delta) -> None:
         app.write(f"{call.name}({call.arguments})\n")
 
 
-def _timing(answer: Answer, load_ms: int, sent_at_ms: float, ended_at_ms: float) -> Timing:
+def timing_of(answer: Answer, load_ms: int, sent_at_ms: float, ended_at_ms: float) -> Timing:
+    """The times of a finished request; the two moments are on the clock of ``answer``."""
     ttft_ms = speed = None
     if answer.first_at_ms is not None:
         ttft_ms = round(answer.first_at_ms - sent_at_ms)

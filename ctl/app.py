@@ -13,6 +13,9 @@ from daemon.wire.errors import Fault
 CLIENT: Final = "mlxctl"
 """Who asks, as the event log names it."""
 
+INTERRUPTED_EXIT: Final = 130
+"""128 + SIGINT, as shells count Ctrl-C."""
+
 
 class App:
     """One run of mlxctl: its streams, its environment, its output format.

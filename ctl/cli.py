@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from ctl.app import App
+from ctl.app import INTERRUPTED_EXIT, App
 from daemon.wire.errors import HANDLING, Code, Fault, MlxdError
 
 VERBS: Final[dict[str, str]] = {
@@ -22,7 +22,6 @@ VERBS: Final[dict[str, str]] = {
 """Verb -> module and command. A new verb is a file under ``verbs/`` and a line here."""
 
 USAGE_EXIT: Final = 2
-INTERRUPTED_EXIT: Final = 130
 
 _HELP = """mlxctl: control the mlxd model service.
 

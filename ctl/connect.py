@@ -37,10 +37,13 @@ def talk(app: App, work: Callable[[Control], Awaitable[T]]) -> T:
 
 
 def _root(error: BaseException) -> BaseException:
-    """The one failure in a task group's nest of them, a typed one where there is one."""
+    """The one failure that tells most, of a task group's nest of them.
+
+    An answer that nobody understands ends the connection, too: that is no news beside it.
+    """
     while isinstance(error, BaseExceptionGroup):
-        typed = error.subgroup(MlxdError)
-        error = (typed or error).exceptions[0]
+        telling = error.subgroup(msgspec.MsgspecError) or error.subgroup(MlxdError)
+        error = (telling or error).exceptions[0]
     return error
 
 

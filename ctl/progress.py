@@ -10,7 +10,7 @@ from ctl.app import App
 from ctl.blocks import harmless
 from ctl.shapes import progress_shape
 from daemon.wire import control as c
-from daemon.wire.units import format_duration_ms
+from daemon.wire.units import format_bytes
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -53,38 +53,22 @@ class _Bar:
         self._shown: tuple[RichProgress, TaskID] | None = None
 
     def update(self, step: c.Progress) -> None:
-        bar, task = self._shown or self._appear(step)
+        bar, task = self._shown or self._appear()
         bar.update(
             task,
             description=describe(step),
-            # Without a total rich draws a pulse: honest while nothing is known.
-            total=step.total_bytes if step.phase == "loading" and step.total_bytes else None,
+            # Without a total rich draws a pulse: honest while no byte has been read.
+            total=step.total_bytes if step.done_bytes else None,
             completed=step.done_bytes,
-            eta=describe_eta(step),
+            amount=describe_amount(step),
+            ready_at_s=None if step.eta_ms is None else bar.get_time() + step.eta_ms / 1000,
         )
 
-    def _appear(self, step: c.Progress) -> "tuple[RichProgress, TaskID]":
-        from rich.progress import (  # noqa: PLC0415
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            SpinnerColumn,
-            TextColumn,
-        )
+    def _appear(self) -> "tuple[RichProgress, TaskID]":
+        from ctl.bar import make_bar  # noqa: PLC0415
 
-        from ctl.pretty import console  # noqa: PLC0415
-
-        bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(30),
-            DownloadColumn(),
-            TextColumn("{task.fields[eta]}", style="dim"),
-            console=console(self._app.err, self._app.environ),
-            transient=True,
-        )
-        self._stack.enter_context(bar)
-        self._shown = bar, bar.add_task(describe(step), total=None, eta="")
+        bar = self._stack.enter_context(make_bar(self._app.err, self._app.environ))
+        self._shown = bar, bar.add_task("", total=None, amount="", ready_at_s=None)
         return self._shown
 
 
@@ -95,6 +79,8 @@ def describe(step: c.Progress) -> str:
     return f"loading {harmless(step.model)}"
 
 
-def describe_eta(step: c.Progress) -> str:
-    """How long it will take, where earlier loads tell."""
-    return "" if step.eta_ms is None else f"about {format_duration_ms(step.eta_ms)} left"
+def describe_amount(step: c.Progress) -> str:
+    """How much has been read, once something has."""
+    if not step.done_bytes:
+        return ""
+    return f"{format_bytes(step.done_bytes)} of {format_bytes(step.total_bytes)}"

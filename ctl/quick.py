@@ -76,6 +76,8 @@ def _talk(path: str, dialled: socket.socket, frames: bytes) -> Iterator[bytes]:
             yield from reader.feed(data)
     except OSError as error:  # TimeoutError is one
         raise not_answering(path) from error
+    except MlxdError as error:
+        raise not_understood(error) from error
 
 
 def _welcomed(payloads: Iterator[bytes], path: str) -> c.Welcome:

@@ -4,7 +4,7 @@ import fcntl
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -32,11 +32,9 @@ from daemon.wire.paths import Home, make_private
 from daemon.wire.settings import Settings
 
 EXIT_ALREADY_RUNNING: Final = 73
-DRAIN_S: Final = 30.0
-"""How long running requests may go on after the signal to stop."""
-
 STOP_S: Final = 50.0
-"""After this the workers that are left retire by themselves."""
+"""How long running requests may go on after the signal to stop; workers that still serve
+then end by themselves, as any worker without a daemon does."""
 
 _log = structlog.get_logger("daemon")
 
@@ -51,6 +49,25 @@ class Machine(msgspec.Struct, frozen=True):
     boot_id: str
     memory_total_bytes: int
     budget_bytes: int
+
+
+class Daemon(msgspec.Struct, frozen=True):
+    """A daemon that serves: made by :func:`open_daemon`."""
+
+    kernel: Kernel
+    supervisor: Supervisor
+    catalog: Catalog
+
+    async def stop(self, reason: str) -> None:
+        """Refuse newcomers, let what runs end, unload, and record the end."""
+        _log.info("daemon.stopping", reason=reason)
+        cause = m.Cause(command="stop")
+        await self.kernel.send(m.Stop(reason=reason), cause)
+        with anyio.move_on_after(STOP_S):
+            await self.kernel.emptied()
+        await self.supervisor.flush()
+        await self.kernel.carry_out(m.Stopped(reason=reason), cause)
+        _log.info("daemon.stopped", reason=reason)
 
 
 async def run(
@@ -70,13 +87,32 @@ async def run(
         MlxdError: A folder is not private, or a socket path is too long.
         LogError: The event log cannot be opened; the message says what to do.
     """
+    async with open_daemon(home, settings, launcher, machine) as daemon:
+        on_ready(home.control_socket)
+        await daemon.stop(await _until_told_to_stop())
+
+
+@asynccontextmanager
+async def open_daemon(
+    home: Home, settings: Settings, launcher: Launcher, machine: Machine
+) -> AsyncIterator[Daemon]:
+    """A daemon that serves ``home`` for the length of the block.
+
+    Leaving the block without :meth:`Daemon.stop` is a crash: workers live on, and the
+    next daemon adopts them.
+    """
     for folder in (home.root, home.run_dir, home.logs_dir):
         make_private(folder)
-    with _lock(home.daemon_lock), _event_log(home.events_dir) as (log, report):
+    with (
+        _lock(home.daemon_lock),
+        _event_log(home.events_dir) as (log, report),
+        ExitStack() as at_last,
+    ):
         clock = Clock(not_before_ms=report.end.at_ms)
         pool = _replay(log, _limits(settings, machine.budget_bytes))
         async with open_supervisor(home, launcher, clock.now_ms) as supervisor:
             kernel = Kernel(pool, log, clock, supervisor)
+            at_last.callback(kernel.close)  # once no worker's task can report any more
             supervisor.attach(kernel.send)
             catalog = Catalog(settings, home)
             catalog.remember(pool)
@@ -96,9 +132,7 @@ async def run(
             async with _running(kernel):
                 await _begin(kernel, supervisor, machine, report)
                 async with open_listener(home.control_socket, context):
-                    on_ready(home.control_socket)
-                    reason = await _until_told_to_stop()
-                    await _stop(kernel, supervisor, reason)
+                    yield Daemon(kernel, supervisor, catalog)
 
 
 async def _begin(
@@ -120,18 +154,6 @@ async def _begin(
         cause,
     )
     await supervisor.adopt(left, left.generation + 1)
-
-
-async def _stop(kernel: Kernel, supervisor: Supervisor, reason: str) -> None:
-    """Refuse newcomers, let what runs end, unload, and record the end."""
-    _log.info("daemon.stopping", reason=reason)
-    cause = m.Cause(command="stop")
-    await kernel.send(m.Stop(reason=reason), cause)
-    with anyio.move_on_after(STOP_S):
-        await kernel.emptied()
-    await supervisor.flush()
-    await kernel.carry_out(m.Stopped(reason=reason), cause)
-    _log.info("daemon.stopped", reason=reason)
 
 
 def _replay(log: EventLog, limits: Limits) -> Pool:

@@ -23,7 +23,6 @@ from daemon.pool.decide import decide, next_due_ms
 from daemon.pool.evolve import evolve
 from daemon.pool.react import must_sync, react
 from daemon.pool.state import Pool
-from daemon.wire.errors import Code, Fault
 
 COMMANDS_MAX: Final = 4096
 """Commands waiting for the kernel; senders wait beyond it."""
@@ -35,7 +34,11 @@ WATCHER_RECORDS_MAX: Final = 1024
 PROBE_MS: Final = 10_000
 """How often a log that could not be written is tried again."""
 
-Answer = m.AnswerGranted | m.AnswerLoaded | m.AnswerUnloaded | m.AnswerRefused | m.AnswerProgress
+UNLOGGED_MAX: Final = 1024
+"""Observations held while the log cannot be written; beyond it, usage is not kept."""
+
+Terminal = m.AnswerGranted | m.AnswerLoaded | m.AnswerUnloaded | m.AnswerDone | m.AnswerRefused
+Answer = Terminal | m.AnswerProgress
 OnAnswer = Callable[[Answer], None]
 
 _log = structlog.get_logger("kernel")
@@ -99,6 +102,7 @@ class Kernel:
         self._tickets = 0
         self._watchers: list[Subscription] = []
         self._probe_at_ms: int | None = None
+        self._unlogged: list[tuple[int, m.Cause, tuple[m.DurableEvent, ...]]] = []
         self._changed = anyio.Event()
 
     # --- what others call ---------------------------------------------------------
@@ -140,10 +144,19 @@ class Kernel:
         await self._orders.send(Order(command, cause, visible))
         await visible.wait()
 
+    def close(self) -> None:
+        """No more commands; the last thing done to a kernel."""
+        self._orders.close()
+        self._inbox.close()
+
     async def emptied(self) -> None:
         """Wait until no model is in memory, loading or leaving."""
         while self.pool.slots:
-            await self._changed.wait()
+            await self.changed()
+
+    async def changed(self) -> None:
+        """Wait until something has been decided."""
+        await self._changed.wait()
 
     def subscribe(self) -> Subscription:
         """Records from the next one on."""
@@ -178,8 +191,9 @@ class Kernel:
         return min((t for t in due if t is not None), default=None)
 
     async def _commit(self, batch: list[Order]) -> None:
-        if self.read_only is not None:
-            await self._probe()
+        if self.read_only is not None and await self._probe():
+            writable = Order(m.ReportLog(blocked=None), m.Cause(command="log_writable"))
+            batch = [writable, *batch]
         before, steps = self.pool, []
         pool = before
         for order in batch:
@@ -192,8 +206,7 @@ class Kernel:
             self._log.rollback()
             self._become_read_only(failure)
             steps = self._decide_unlogged(before, batch)
-        for line in lines:
-            self._watchers = [w for w in self._watchers if w.publish(line)]
+        self._publish(lines)
         for step in steps:
             self._make_visible(step)
         for order in batch:
@@ -206,11 +219,12 @@ class Kernel:
         now_ms = self.now_ms()
         events = decide(pool, order.command, now_ms).events
         durable = tuple(e for e in events if isinstance(e, m.Durable))
-        if durable and self.read_only is not None:
-            return self._decide_read_only(pool, order, events, now_ms)
-        if durable:
+        logged = bool(durable) and self.read_only is None
+        if logged:
             self._log.append(now_ms, order.cause, durable)
-        return self._believe(pool, bool(durable), events, now_ms)
+        elif durable:
+            self._hold(now_ms, order, durable)
+        return self._believe(pool, logged, events, now_ms)
 
     def _believe(
         self, pool: Pool, logged: bool, events: Iterable[m.Event], now_ms: int
@@ -228,6 +242,10 @@ class Kernel:
             return await anyio.to_thread.run_sync(partial(self._log.commit, sync=True))
         return self._log.commit(sync=False)
 
+    def _publish(self, lines: tuple[Line, ...]) -> None:
+        for line in lines:
+            self._watchers = [w for w in self._watchers if w.publish(line)]
+
     def _make_visible(self, step: _Step) -> None:
         for event, pool in step.beliefs:
             self.pool = pool
@@ -239,9 +257,7 @@ class Kernel:
             for ticket in effect.tickets:
                 if ticket in self._asked:
                     self._asked[ticket](effect)
-        elif isinstance(
-            effect, m.AnswerGranted | m.AnswerLoaded | m.AnswerUnloaded | m.AnswerRefused
-        ):
+        elif isinstance(effect, Terminal):
             on_answer = self._asked.pop(effect.ticket, None)
             if on_answer is not None:
                 on_answer(effect)
@@ -258,41 +274,51 @@ class Kernel:
         self._probe_at_ms = self.now_ms() + PROBE_MS if failure.retryable else None
         _log.error("log.read_only", reason=self.read_only, retryable=failure.retryable)
 
-    async def _probe(self) -> None:
-        if self._probe_at_ms is None or self.now_ms() < self._probe_at_ms:
-            return
-        if await anyio.to_thread.run_sync(self._log.probe):
-            self.read_only = None
-            self._probe_at_ms = None
-            _log.info("log.writable")
-        elif self._log.read_only is not None:
-            self.read_only = self._log.read_only
-            self._probe_at_ms = None
-        else:
-            self._probe_at_ms = self.now_ms() + PROBE_MS
-
     def _decide_unlogged(self, pool: Pool, batch: list[Order]) -> list[_Step]:
+        """The batch once more, now that none of it can be recorded.
+
+        The pool knows it, and decides nothing that would have to be: what is durable in
+        these decisions has happened all the same, and is held for later.
+        """
+        blocked = Order(m.ReportLog(blocked=self.read_only), m.Cause(command="log_blocked"))
         steps = []
-        for order in batch:
+        for order in (blocked, *batch):
             pool, step = self._decide(pool, order)
             steps.append(step)
         return steps
 
-    def _decide_read_only(
-        self, pool: Pool, order: Order, events: tuple[m.Event, ...], now_ms: int
-    ) -> tuple[Pool, _Step]:
-        """Observations are believed though unlogged; what would be a decision is refused."""
-        command = order.command
-        if isinstance(command, m.Report):
-            _log.warning("event.unlogged", events=[type(e).__name__ for e in events])
-            return self._believe(pool, False, events, now_ms)
-        if isinstance(command, m.Acquire | m.Load | m.Unload):
-            fault = Fault(
-                code=Code.READ_ONLY,
-                message=f"the event log cannot be written ({self.read_only}): no loads or "
-                "unloads until it can; free disk space or see `mlxctl doctor`",
-                retry_after_ms=PROBE_MS,
-            )
-            refused = m.TicketRefused(ticket=command.ticket, fault=fault)
-            return self._believe(pool, False, (refused,), now_ms)
-        return pool, _Step(False, ())
+    def _hold(self, now_ms: int, order: Order, durable: tuple[m.DurableEvent, ...]) -> None:
+        _log.warning("event.unlogged", events=[type(e).__name__ for e in durable])
+        if len(self._unlogged) < UNLOGGED_MAX or not isinstance(order.command, m.ReportUsage):
+            self._unlogged.append((now_ms, order.cause, durable))
+
+    async def _probe(self) -> bool:
+        """Whether the log takes records again, with what was held written first."""
+        if self._probe_at_ms is None or self.now_ms() < self._probe_at_ms:
+            return False
+        if await anyio.to_thread.run_sync(self._log.probe):
+            try:
+                held = await anyio.to_thread.run_sync(self._write_held)
+            except LogWriteFailed as failure:
+                self._log.rollback()
+                self._become_read_only(failure)
+                return False
+            self.read_only = None
+            self._probe_at_ms = None
+            self._publish(held)
+            _log.info("log.writable")
+            return True
+        if self._log.read_only is not None:
+            self.read_only = self._log.read_only
+            self._probe_at_ms = None
+        else:
+            self._probe_at_ms = self.now_ms() + PROBE_MS
+        return False
+
+    def _write_held(self) -> tuple[Line, ...]:
+        """Record what was observed meanwhile, at its own time."""
+        for at_ms, cause, events in self._unlogged:
+            self._log.append(at_ms, cause, events)
+        lines = self._log.commit(sync=True)
+        self._unlogged.clear()
+        return lines

@@ -138,8 +138,8 @@ class Serving:
         try:
             async with self._generation(plan, events.note) as (model, generation):
                 await events.send(reply.begin(model))
-                async for delta in generation:
-                    if data := reply.delta(delta):
+                async for batch in generation.batches():
+                    if data := b"".join(map(reply.delta, batch)):
                         await events.send(data)
                 assert generation.done is not None
                 await events.send(reply.end(generation.done))

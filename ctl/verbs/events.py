@@ -2,7 +2,7 @@
 
 import click
 
-from ctl.app import App
+from ctl.app import INTERRUPTED_EXIT, App
 from ctl.options import json_option
 
 _EPILOG = """\b
@@ -42,4 +42,9 @@ def events(
 
     span = Range(after=after, last=20 if last is None else last, follow=follow)
     wanted = Filter(type=type_glob, model=model_glob)
-    talk(app, lambda control: show_events(app, control, span, wanted))
+    try:
+        talk(app, lambda control: show_events(app, control, span, wanted))
+    except KeyboardInterrupt:
+        if not follow:
+            raise
+        raise click.exceptions.Exit(INTERRUPTED_EXIT) from None  # how following ends: no news

@@ -197,8 +197,7 @@ def _repair_locked(disk: Disk, folder: Path, now_ms: int, lock: DiskLock) -> Rep
         aside: list[str] = []
         if cut is not None:
             aside.append(_copy_aside(disk, folder, segment_name(cut.first_seq), cut.size_bytes))
-        names = [segment_name(scan.first_seq) for scan in reversed(dropped)]
-        aside += [_move_aside(disk, folder, name) for name in names]  # from the end: no gap
+        aside += [_move_aside(disk, folder, segment_name(scan.first_seq)) for scan in dropped]
         if cut is not None:
             _truncate(disk, folder / segment_name(cut.first_seq), cut.good_bytes)
     finally:

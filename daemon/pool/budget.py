@@ -1,5 +1,6 @@
 """What a model claims of memory, and the arithmetic in words."""
 
+import sys
 from typing import Final
 
 import msgspec
@@ -66,8 +67,15 @@ def unmovable_bytes(pool: Pool, wanted: Model) -> int:
     )
 
 
-def never_fits(pool: Pool, option: Option) -> str | None:
-    """Why ``option`` can never fit as things are configured; None if it can."""
+def never_fits(pool: Pool, option: Option, *, over_budget: bool = False) -> str | None:
+    """Why ``option`` can never fit as things are configured and pinned; None if it can."""
+    if _pinned_workers(pool, option.model) >= (pool.limits.workers_max or sys.maxsize):
+        return (
+            f"all {pool.limits.workers_max} places for models are taken by pinned ones; "
+            "unpin one, or raise pool.workers_max"
+        )
+    if over_budget:
+        return None
     claim = claim_of(pool, option)
     budget, pinned = pool.budget_bytes, unmovable_bytes(pool, option.model)
     if claim.total_bytes <= budget - pinned:
@@ -82,6 +90,13 @@ def never_fits(pool: Pool, option: Option) -> str | None:
     return (
         f"{needs}; {whole}, and pinned models hold "
         f"{format_bytes(pinned)} of it. Unpin one, raise pool.memory, or lower pool.kv_tokens"
+    )
+
+
+def _pinned_workers(pool: Pool, wanted: Model) -> int:
+    return sum(
+        key in pool.pins and key != wanted.key and not isinstance(slot, Draining | Stopping)
+        for key, slot in pool.slots.items()
     )
 
 

@@ -26,7 +26,6 @@ from daemon.pool.state import (
     Stopping,
     Tenant,
     put,
-    resident,
 )
 from daemon.pool.volatile import evolve_volatile
 
@@ -184,20 +183,19 @@ def _leaving(pool: Pool, worker: str, at_ms: int, why: Leaving, *, evicting: boo
     tenant = replace(slot.tenant, used_at_ms=slot.service.recorded_use_at_ms)
     return put(
         pool,
-        Draining(
-            tenant=tenant, service=slot.service, since_ms=at_ms, why=why, evicting=evicting
-        ),
+        Draining(tenant=tenant, service=slot.service, since_ms=at_ms, why=why, evicting=evicting),
     )
 
 
 def _abandoned(pool: Pool, event: m.EvictAbandoned | m.UnloadAbandoned) -> Pool:
+    """Resident again. What runs there follows as running.changed: no log knows its end."""
     slot = pool.slot_of(event.worker)
     assert isinstance(slot, Draining)
     key = slot.tenant.model.key
     if slot.evicting:
         kept = pool.evictions.get(key, ())[:-1]
         pool = replace(pool, evictions={**pool.evictions, key: kept})
-    return put(pool, resident(slot.tenant, slot.service, frozenset(), event.running))
+    return put(pool, Idle(tenant=slot.tenant, service=slot.service))
 
 
 def _worker_exited(pool: Pool, event: m.WorkerExited, at_ms: int) -> Pool:

@@ -103,7 +103,10 @@ def _quarantined(pool: Pool, event: m.ModelQuarantined) -> Pool:
     before = pool.failures.get(event.key) or Failures(
         reason="crashed", message=event.message, identity=""
     )
-    failures = {**pool.failures, event.key: replace(before, quarantined=True)}
+    failures = {
+        **pool.failures,
+        event.key: replace(before, quarantined=True, message=event.message),
+    }
     kept = without(pool.kept, event.key)
     wishes = tuple(w for w in pool.wishes if w.option.model.key != event.key)
     return replace(pool, failures=failures, kept=kept, wishes=wishes)
@@ -166,8 +169,10 @@ def _daemon_started(pool: Pool, event: m.DaemonStarted, at_ms: int) -> Pool:
         for key, k in pool.kept.items()
         if key in pool.pins or k.ttl_ms is None or k.used_at_ms + k.ttl_ms > at_ms
     }
+    slots = {key: _timed_anew(slot, at_ms) for key, slot in pool.slots.items()}
     return replace(
         pool,
+        slots=slots,
         limits=limits,
         generation=event.generation,
         run=run,
@@ -176,6 +181,13 @@ def _daemon_started(pool: Pool, event: m.DaemonStarted, at_ms: int) -> Pool:
         safe_mode_since_ms=None,
         pressure="normal",
     )
+
+
+def _timed_anew(slot: Slot, at_ms: int) -> Slot:
+    """Workers could not answer while no daemon asked: their time begins again."""
+    if isinstance(slot, Loading):
+        return replace(slot, progress_at_ms=at_ms)
+    return replace(slot, since_ms=at_ms) if isinstance(slot, Draining) else slot
 
 
 def _shifted(pool: Pool, by_ms: int) -> Pool:

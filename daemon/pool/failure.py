@@ -23,7 +23,7 @@ def back_off_ms(crashes: int) -> int:
 def retry_at_ms(pool: Pool, key: str) -> int:
     """No load of this model before then; 0 if it may be tried at any time."""
     failures = pool.failures.get(key)
-    if failures is None or not failures.crashed_at_ms:
+    if failures is None or failures.quarantined or not failures.crashed_at_ms:
         return 0
     last_ms = failures.crashed_at_ms[-1]
     return last_ms + back_off_ms(crashes_by(pool, failures, last_ms))
@@ -51,8 +51,9 @@ def failed_before(pool: Pool, model: m.Model) -> tuple[Code, str] | None:
         return None
     if failures.quarantined:
         crashes = len(failures.crashed_at_ms)
+        after = f" after {crashes} crashes" if crashes else ""
         message = (
-            f"{model.name} is quarantined after {crashes} crashes: {failures.message}. "
+            f"{model.name} is quarantined{after}: {failures.message}. "
             f"`mlxctl unquarantine {model.name}` lets it try again"
         )
         return Code.QUARANTINED, message

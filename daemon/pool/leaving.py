@@ -65,7 +65,13 @@ def begin_eviction(
 
 
 def evict_all_idle(
-    draft: Draft, reason: m.EvictReason, rule: str, *, wanted: str = "", needed_bytes: int = 0
+    draft: Draft,
+    reason: m.EvictReason,
+    rule: str,
+    *,
+    wanted: str = "",
+    needed_bytes: int = 0,
+    for_clients: tuple[str, ...] = (),
 ) -> int:
     """Everything that may go goes, however freshly loaded; how many that were."""
     pool = draft.pool
@@ -80,6 +86,7 @@ def evict_all_idle(
             candidates=candidates,
             wanted=wanted,
             needed_bytes=needed_bytes,
+            for_clients=for_clients,
         )
     return len(victims)
 
@@ -124,3 +131,13 @@ def outgrown_bytes(pool: Pool) -> int:
         if not slot.tenant.over_budget and not isinstance(slot, Draining | Stopping)
     )
     return claims - pool.budget_bytes
+
+
+def unload_for_stop(draft: Draft) -> None:
+    """While the daemon stops, whatever is unused goes; a detached worker stays."""
+    pool = draft.pool
+    if pool.stopping is None or pool.detaching or pool.read_only is not None:
+        return
+    for slot in pool.slots.values():
+        if isinstance(slot, Loading | Idle):
+            begin_unload(draft, slot, "shutdown")

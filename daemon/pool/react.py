@@ -1,38 +1,97 @@
 """``react``: what the world must do about an event. Replaying a log reacts to nothing."""
 
+from typing import assert_never
+
 from daemon.pool import messages as m
-from daemon.pool.schedule import expected_load_ms
+from daemon.pool.loading import expected_load_ms
 from daemon.pool.state import Busy, Draining, Idle, Loading, Pool, Stopping
 
 
 def react(pool: Pool, event: m.Event) -> tuple[m.AnyEffect, ...]:
     """Effects of ``event``, given the pool right after it."""
+    if isinstance(event, m.SlotEvent):
+        return _slot_event(pool, event)
+    if isinstance(event, m.QueueEvent):
+        return _queue_event(pool, event)
+    if isinstance(event, m.UseEvent):
+        return _use_event(pool, event)
+    return ()  # what is known of models, of the daemon and of its conditions
+
+
+def _slot_event(pool: Pool, event: m.SlotEvent) -> tuple[m.AnyEffect, ...]:
     match event:
         case m.LoadStarted():
-            return (
-                m.SpawnWorker(worker=event.worker, model=event.model),
-                *_progress(pool, event.worker),
-            )
+            spawn = m.SpawnWorker(worker=event.worker, model=event.model)
+            return (spawn, *_progress(pool, event.worker))
         case m.WorkerSpawned():
             return _begin(pool, event)
         case m.EvictStarted():
             return (m.DrainWorker(worker=event.worker),)
         case m.UnloadStarted():
             return _leave(pool, event)
-        case m.DrainConfirmed():
-            return (m.RetireWorker(worker=event.worker, reason="unloaded"),)
         case m.LoadFailed():
             return (m.RetireWorker(worker=event.worker, reason=f"load failed: {event.reason}"),)
         case m.WorkerAdopted():
             return _resume_leaving(pool, event.worker)
-        case m.StrayReported():
-            return (m.RetireWorker(worker=event.worker, reason=event.why),)
-        case m.LoadProgressed():
-            return _progress(pool, event.worker)
+        case (
+            m.LoadReady()
+            | m.WorkerExited()
+            | m.EvictFinished()
+            | m.EvictAbandoned()
+            | m.UnloadFinished()
+            | m.UnloadAbandoned()
+            | m.UsageRecorded()
+        ):
+            return ()
+        case _:
+            assert_never(event)
+
+
+def _queue_event(pool: Pool, event: m.QueueEvent) -> tuple[m.AnyEffect, ...]:
+    match event:
         case m.WaiterQueued() | m.WaiterMoved():
             return (_queued(pool, event.waiter),)
+        case m.LoadAnswered():
+            return (_loaded(pool, event),)
+        case m.UnloadAnswered():
+            return (
+                m.AnswerUnloaded(
+                    ticket=event.ticket, name=event.model, freed_bytes=event.freed_bytes
+                ),
+            )
+        case m.TicketDone():
+            return (m.AnswerDone(ticket=event.ticket),)
+        case m.TicketRefused():
+            return (m.AnswerRefused(ticket=event.ticket, fault=event.fault),)
+        case (
+            m.WaiterLeft()
+            | m.UnloadAwaited()
+            | m.RefusalCounted()
+            | m.WishesAdded()
+            | m.WishDropped()
+        ):
+            return ()
         case _:
-            return _answers(pool, event)
+            assert_never(event)
+
+
+def _use_event(pool: Pool, event: m.UseEvent) -> tuple[m.AnyEffect, ...]:
+    match event:
+        case m.LeaseGranted():
+            return (_granted(pool, event),)
+        case m.LoadProgressed():
+            return _progress(pool, event.worker)
+        case m.DrainConfirmed():
+            if event.how == "retiring":
+                return ()
+            reason = "unloaded" if event.how == "drained" else "it does not answer"
+            return (m.RetireWorker(worker=event.worker, reason=reason),)
+        case m.StrayReported():
+            return (m.RetireWorker(worker=event.worker, reason=event.why),)
+        case m.LeaseEnded() | m.RunningChanged() | m.MeasuredChanged():
+            return ()
+        case _:
+            assert_never(event)
 
 
 def must_sync(event: m.Event) -> bool:
@@ -42,6 +101,7 @@ def must_sync(event: m.Event) -> bool:
 
 _SYNCED = (
     m.DaemonStarted
+    | m.DaemonSettled
     | m.DaemonStopped
     | m.ConfigChanged
     | m.LoadStarted
@@ -50,8 +110,10 @@ _SYNCED = (
     | m.UnloadStarted
     | m.ModelPinned
     | m.ModelUnpinned
+    | m.ModelTtlChanged
     | m.ModelQuarantined
     | m.ModelUnquarantined
+    | m.MemoryResidue
     | m.SafeModeEntered
     | m.SafeModeLeft
     | m.LogTailLost
@@ -128,40 +190,26 @@ def _eta_ms(pool: Pool, key: str) -> int | None:
     return expected_load_ms(pool, key) if key in pool.learned else None
 
 
-def _answers(pool: Pool, event: m.Event) -> tuple[m.AnyEffect, ...]:
-    match event:
-        case m.LeaseGranted():
-            slot = pool.slot_of(event.worker)
-            assert isinstance(slot, Idle | Busy)
-            return (
-                m.AnswerGranted(
-                    ticket=event.ticket,
-                    lease=event.lease,
-                    model=slot.tenant.model,
-                    worker=event.worker,
-                    context_tokens=slot.service.context_tokens,
-                    waited_ms=event.waited_ms,
-                ),
-            )
-        case m.LoadAnswered():
-            slot = pool.slot_of(event.worker)
-            assert isinstance(slot, Idle | Busy)
-            return (
-                m.AnswerLoaded(
-                    ticket=event.ticket,
-                    model=slot.tenant.model,
-                    worker=event.worker,
-                    waited_ms=event.waited_ms,
-                    measured_bytes=slot.tenant.measured_bytes,
-                ),
-            )
-        case m.UnloadAnswered():
-            return (
-                m.AnswerUnloaded(
-                    ticket=event.ticket, name=event.model, freed_bytes=event.freed_bytes
-                ),
-            )
-        case m.TicketRefused():
-            return (m.AnswerRefused(ticket=event.ticket, fault=event.fault),)
-        case _:
-            return ()
+def _granted(pool: Pool, event: m.LeaseGranted) -> m.AnyEffect:
+    slot = pool.slot_of(event.worker)
+    assert isinstance(slot, Idle | Busy)
+    return m.AnswerGranted(
+        ticket=event.ticket,
+        lease=event.lease,
+        model=slot.tenant.model,
+        worker=event.worker,
+        context_tokens=slot.service.context_tokens,
+        waited_ms=event.waited_ms,
+    )
+
+
+def _loaded(pool: Pool, event: m.LoadAnswered) -> m.AnyEffect:
+    slot = pool.slot_of(event.worker)
+    assert isinstance(slot, Idle | Busy)
+    return m.AnswerLoaded(
+        ticket=event.ticket,
+        model=slot.tenant.model,
+        worker=event.worker,
+        waited_ms=event.waited_ms,
+        measured_bytes=slot.tenant.measured_bytes,
+    )

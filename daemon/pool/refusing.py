@@ -33,9 +33,7 @@ def refuse(
     draft.refuse(waiter.ticket, code, message, retry_after_ms=retry_after_ms)
 
 
-def record_refusal(
-    draft: Draft, option: m.Option, client: str, code: Code, message: str
-) -> None:
+def record_refusal(draft: Draft, option: m.Option, client: str, code: Code, message: str) -> None:
     """The first of a model and code becomes a record at once, others are counted."""
     if draft.pool.read_only is not None:
         return

@@ -9,12 +9,21 @@ from daemon.pool.background import start_wish
 from daemon.pool.budget import never_fits
 from daemon.pool.draft import Draft
 from daemon.pool.due import expire
-from daemon.pool.eviction import Evict, Fits, Room, Wait, make_room
+from daemon.pool.eviction import Evict, Fits, Wait, make_room
 from daemon.pool.failure import failed_before, retry_at_ms
-from daemon.pool.leaving import begin_eviction, begin_unload, relieve
+from daemon.pool.leaving import begin_eviction, relieve, unload_for_stop
 from daemon.pool.loading import emit_load, expected_load_ms
 from daemon.pool.refusing import refuse
-from daemon.pool.state import Busy, Draining, Idle, Loading, Pool, Slot, Stopping
+from daemon.pool.state import (
+    PRESSURE_HOLD_MS,
+    Busy,
+    Draining,
+    Idle,
+    Loading,
+    Pool,
+    Stopping,
+    Tenant,
+)
 from daemon.wire.errors import Code
 
 READ_ONLY_RETRY_MS: Final = 10_000
@@ -29,11 +38,10 @@ def settle(draft: Draft) -> None:
     """
     while True:
         before = len(draft.events)
+        _serve_residents(draft)  # before anything may take from a waiter what it waited for
         expire(draft)
-        _fail_stalled_loads(draft)
-        _unload_for_stop(draft)
+        unload_for_stop(draft)
         relieve(draft)
-        _serve_residents(draft)
         _pass_over_impossible(draft)
         _refuse_late(draft)
         _start_loads(draft)
@@ -53,7 +61,8 @@ def admit(draft: Draft, waiter: m.Waiter) -> None:
     possible = _first_possible(draft, waiter)
     if possible is None:
         return
-    if not _is_resident(pool, possible) and len(pool.waiters) >= pool.limits.queue_max:
+    resident = isinstance(pool.slots.get(possible.option.model.key), Idle | Busy)
+    if not resident and len(pool.waiters) >= pool.limits.queue_max:
         refuse(
             draft,
             possible,
@@ -74,7 +83,7 @@ def load_ended_badly(draft: Draft, key: str, code: Code, message: str) -> None:
 
 def retry_after_ms(pool: Pool, now_ms: int) -> int:
     """When the loads in flight and in line will be done, from learned load times."""
-    wait_ms = 0
+    wait_ms = 0 if pool.pressure == "normal" else PRESSURE_HOLD_MS
     for slot in pool.slots.values():
         if isinstance(slot, Loading):
             expected_ms = expected_load_ms(pool, slot.tenant.model.key)
@@ -83,21 +92,253 @@ def retry_after_ms(pool: Pool, now_ms: int) -> int:
     return wait_ms + sum(expected_load_ms(pool, key) for key in cold) or 1_000
 
 
-def fail_load(draft: Draft, slot: Loading, reason: m.FailureReason, message: str) -> None:
-    """A load has failed: retry it once if memory was short, else tell who waited."""
-    # In a module of its own the retry would need the queue, and the queue the retry.
-    from_failure(draft, slot, reason, message)
-
-
 # --- serving ----------------------------------------------------------------------
-
-
-def _is_resident(pool: Pool, waiter: m.Waiter) -> bool:
-    return isinstance(pool.slots.get(waiter.option.model.key), Idle | Busy)
 
 
 def _serve_residents(draft: Draft) -> None:
     for waiter in draft.pool.waiters:
         slot = draft.pool.slots.get(waiter.option.model.key)
-        if isinstance(slot, Idle | Busy):
-            _serve(draft, waiter, slot)
+        if isinstance(slot, Idle | Busy) and (waiter.lease or _granted_terms(draft, waiter, slot)):
+            _serve(draft, waiter, slot.tenant)
+
+
+def _granted_terms(draft: Draft, waiter: m.Waiter, slot: Idle | Busy) -> bool:
+    """Pin and TTL that a load asks for, recorded; False while they cannot be."""
+    model = slot.tenant.model
+    pin = waiter.pin and model.key not in draft.pool.pins
+    ttl = waiter.ttl_ms is not None and waiter.ttl_ms != slot.tenant.ttl_ms
+    if (pin or ttl) and draft.pool.read_only is not None:
+        return False
+    if pin:
+        draft.emit(m.ModelPinned(key=model.key, model=model.name))
+    if ttl:
+        draft.emit(m.ModelTtlChanged(key=model.key, model=model.name, ttl_ms=waiter.ttl_ms))
+    return True
+
+
+def _serve(draft: Draft, waiter: m.Waiter, tenant: Tenant) -> None:
+    worker, name = tenant.worker, tenant.model.name
+    waited_ms = draft.now_ms - waiter.since_ms
+    if not waiter.lease:
+        draft.emit(
+            m.LoadAnswered(ticket=waiter.ticket, model=name, worker=worker, waited_ms=waited_ms)
+        )
+        return
+    lease = f"g{draft.pool.generation}.{draft.pool.leases_granted + 1}"
+    draft.emit(
+        m.LeaseGranted(
+            ticket=waiter.ticket,
+            lease=lease,
+            client=waiter.client,
+            model=name,
+            worker=worker,
+            waited_ms=waited_ms,
+            ttl_ms=waiter.ttl_ms,
+        )
+    )
+
+
+def _refuse_late(draft: Draft) -> None:
+    for waiter in draft.pool.waiters:
+        if waiter.deadline_at_ms is None or waiter.deadline_at_ms > draft.now_ms:
+            continue
+        name = waiter.option.model.name
+        waited_s = (draft.now_ms - waiter.since_ms) / 1000
+        after_ms = retry_after_ms(draft.pool, draft.now_ms)
+        if isinstance(draft.pool.slots.get(waiter.option.model.key), Loading):
+            code = Code.DEADLINE
+            message = (
+                f"{name} was still loading after {waited_s:.0f} s; the load goes on, ask again"
+            )
+        else:
+            code = Code.BUSY
+            message = f"no room for {name} within {waited_s:.0f} s: {_what_holds(draft, waiter)}"
+        refuse(draft, waiter, code, message, retry_after_ms=after_ms)
+
+
+def _what_holds(draft: Draft, waiter: m.Waiter) -> str:
+    pool = draft.pool
+    if pool.pressure != "normal":
+        return "the machine is short of memory; ask again, or unload a model"
+    if retry_at_ms(pool, waiter.option.model.key) > draft.now_ms:
+        return "it crashed and is not tried again yet; ask again later"
+    if any(isinstance(slot, Loading) for slot in pool.slots.values()):
+        return "another model is being loaded; ask again"
+    return "models in use hold the memory; ask again, unload one, or raise pool.memory"
+
+
+# --- loading ----------------------------------------------------------------------
+
+
+def _start_loads(draft: Draft) -> None:
+    """Cold models in order of arrival; the first that must wait for room holds the rest.
+
+    A later, smaller request never takes the room that an earlier one waits for, so that
+    nobody starves. A model in back-off, or whose last worker is still leaving, does not
+    hold others up: its own claim is still counted, so the room it leaves stays its own.
+    Only a load that ran out of memory holds the room that was made for its retry.
+    """
+    if draft.pool.pressure != "normal" or draft.pool.read_only is not None:
+        return
+    tried: set[str] = set()
+    for waiter in draft.pool.waiters:
+        key = waiter.option.model.key
+        if key in tried or not _waits(draft.pool, waiter.ticket):
+            continue
+        tried.add(key)
+        slot = draft.pool.slots.get(key)
+        if isinstance(slot, Draining | Stopping) and waiter.retried:
+            return
+        if slot is not None or retry_at_ms(draft.pool, key) > draft.now_ms:
+            continue
+        if _loads_in_line(draft.pool) >= draft.pool.limits.loads_max:
+            return
+        if not _start_load(draft, waiter):
+            return
+
+
+def _waits(pool: Pool, ticket: int) -> bool:
+    return any(w.ticket == ticket for w in pool.waiters)
+
+
+def _loads_in_line(pool: Pool) -> int:
+    """Loads in flight; those that nobody asked for hold nobody up."""
+    return sum(
+        isinstance(slot, Loading) and slot.reason not in ("preload", "restore")
+        for slot in pool.slots.values()
+    )
+
+
+def _start_load(draft: Draft, waiter: m.Waiter) -> bool:
+    """Start the load of ``waiter``'s model, or make room for it; False: it must wait."""
+    waited_ms = draft.now_ms - waiter.since_ms
+    room = make_room(draft.pool, waiter.option, waited_ms, draft.now_ms)
+    over_budget = False
+    if waiter.over_budget and isinstance(room, Wait) and not room.leaving:
+        over_budget = True
+        room = make_room(draft.pool, waiter.option, waited_ms, draft.now_ms, claim_bytes=0)
+    match room:
+        case Fits():
+            _load_for(draft, waiter, over_budget=over_budget)
+            return True
+        case Evict():
+            for victim in room.victims:
+                begin_eviction(
+                    draft,
+                    victim,
+                    "workers_max" if room.for_count else "memory",
+                    rule=room.rule,
+                    candidates=room.candidates,
+                    wanted=waiter.option.model.name,
+                    needed_bytes=room.needed_bytes,
+                    for_clients=_askers(draft.pool, waiter),
+                )
+            return False
+        case Wait():
+            return False
+        case _:
+            assert_never(room)
+
+
+def _load_for(draft: Draft, waiter: m.Waiter, *, over_budget: bool) -> None:
+    emit_load(
+        draft,
+        waiter.option,
+        "retry" if waiter.retried else waiter.reason,
+        asked_by=_askers(draft.pool, waiter),
+        passed_over=waiter.passed_over,
+        ttl_ms=None if waiter.lease else waiter.ttl_ms,
+        over_budget=over_budget,
+    )
+
+
+def _askers(pool: Pool, waiter: m.Waiter) -> tuple[str, ...]:
+    key = waiter.option.model.key
+    return tuple(sorted({w.client for w in pool.waiters if w.option.model.key == key}))
+
+
+# --- refusing ---------------------------------------------------------------------
+
+
+def _pass_over_impossible(draft: Draft) -> None:
+    """What was possible when it was asked may no longer be: a pin, a limit, a failure."""
+    for waiter in draft.pool.waiters:
+        refusal = _refusal(draft, waiter)
+        if refusal is not None:
+            _pass_over(draft, waiter, *refusal)
+
+
+def _first_possible(draft: Draft, waiter: m.Waiter) -> m.Waiter | None:
+    """``waiter`` at the first option that may be tried; None once it has been refused."""
+    while True:
+        refusal = _refusal(draft, waiter)
+        if refusal is None:
+            return waiter
+        code, message = refusal
+        if not waiter.rest:
+            _refuse_failed(draft, waiter, code, message)
+            return None
+        waiter = _next_option(waiter, message)
+
+
+def _refusal(draft: Draft, waiter: m.Waiter) -> tuple[Code, str] | None:
+    """Why the waiter's present option cannot be tried at all."""
+    pool, model = draft.pool, waiter.option.model
+    if pool.read_only is not None and not _unrecorded(pool, waiter):
+        return Code.READ_ONLY, read_only_message(pool)
+    if model.key in pool.slots:
+        return None
+    failed = failed_before(pool, model)
+    if failed is not None:
+        return failed
+    impossible = never_fits(pool, waiter.option, over_budget=waiter.over_budget)
+    if impossible is not None:
+        return Code.OVER_BUDGET, impossible
+    return None
+
+
+def _unrecorded(pool: Pool, waiter: m.Waiter) -> bool:
+    """Whether ``waiter`` can be served without a record: its model is there, or coming."""
+    slot = pool.slots.get(waiter.option.model.key)
+    if not isinstance(slot, Loading | Idle | Busy):
+        return False
+    changes_terms = waiter.pin or (
+        waiter.ttl_ms is not None and waiter.ttl_ms != slot.tenant.ttl_ms
+    )
+    return waiter.lease or not changes_terms
+
+
+def read_only_message(pool: Pool) -> str:
+    """What is refused while the event log cannot be written, and why."""
+    return (
+        f"the event log cannot be written ({pool.read_only}): nothing is loaded, unloaded or "
+        "changed until it can; free disk space or see `mlxctl doctor`"
+    )
+
+
+def _pass_over(draft: Draft, waiter: m.Waiter, code: Code, message: str) -> None:
+    """Move ``waiter`` to its next usable option, or refuse it."""
+    if not waiter.rest:
+        _refuse_failed(draft, waiter, code, message)
+        return
+    possible = _first_possible(draft, _next_option(waiter, message))
+    if possible is not None:
+        draft.emit(m.WaiterMoved(waiter=possible))
+
+
+def _refuse_failed(draft: Draft, waiter: m.Waiter, code: Code, message: str) -> None:
+    after_ms = retry_at_ms(draft.pool, waiter.option.model.key) - draft.now_ms
+    if code is Code.READ_ONLY:
+        after_ms = READ_ONLY_RETRY_MS
+    refuse(draft, waiter, code, message, retry_after_ms=after_ms if after_ms > 0 else None)
+
+
+def _next_option(waiter: m.Waiter, why: str) -> m.Waiter:
+    passed = m.PassedOver(model=waiter.option.model.name, why=why)
+    return replace(
+        waiter,
+        option=waiter.rest[0],
+        rest=waiter.rest[1:],
+        passed_over=(*waiter.passed_over, passed),
+        retried=False,
+    )

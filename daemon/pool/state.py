@@ -318,7 +318,12 @@ def durable_part(pool: Pool) -> Pool:
 def _durable_slot(slot: Slot) -> Slot:
     match slot:
         case Loading():
-            return msgspec.structs.replace(slot, progress_at_ms=slot.since_ms, done_bytes=0)
+            return msgspec.structs.replace(
+                slot,
+                tenant=_durable_tenant(slot.tenant),
+                progress_at_ms=slot.since_ms,
+                done_bytes=0,
+            )
         case Busy() | Idle():
             return Idle(tenant=_durable_tenant(slot.tenant), service=_durable_service(slot.service))
         case Draining():

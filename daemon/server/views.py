@@ -44,6 +44,7 @@ def status_view(
         rss_bytes=rss_bytes,
         home=facts.home,
         read_only=read_only is not None,
+        stopping=pool.stopping is not None,
         warnings=_warnings(pool, read_only),
         models=tuple(_resident(pool, key, slot) for key, slot in pool.slots.items()),
         queue=tuple(

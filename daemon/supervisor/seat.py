@@ -1,6 +1,7 @@
 """One worker as the supervisor holds it: what it is owed, and what it used."""
 
 import subprocess
+from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -68,6 +69,16 @@ class Seat:
     def tell(self, command: d.LinkCommand) -> None:
         """Queue a command; it is sent once the link is up.
 
-        A worker is told a handful of things in its life: a full outbox is our own bug.
+        A worker is told a handful of things in its life: a full outbox is our own bug. One
+        whose link has ended is told nothing more.
         """
-        self._send.send_nowait(command)
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            self._send.send_nowait(command)
+
+    def close(self) -> None:
+        """Nothing more will be told."""
+        self._send.close()
+        self.outbox.close()
+        if self.process is not None and self.process.returncode is None:
+            # It outlives this daemon on purpose: Popen must not complain, or wait for it.
+            self.process.returncode = 0

@@ -7,7 +7,7 @@ reaps. A worker's life is one task, from its spawn (or adoption) to its reported
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -100,6 +100,16 @@ class Supervisor:
     # --- a worker's life --------------------------------------------------------------
 
     async def _host_new(self, seat: Seat) -> None:
+        with closing(seat):
+            await self._start_and_converse(seat)
+            await self._reap(seat)
+
+    async def _host_adopted(self, seat: Seat) -> None:
+        with closing(seat):
+            await self._take_over_and_converse(seat)
+            await self._reap(seat)
+
+    async def _start_and_converse(self, seat: Seat) -> None:
         try:
             seat.process = await anyio.to_thread.run_sync(self._launcher.spawn, seat.worker)
             seat.pid = seat.process.pid
@@ -120,9 +130,8 @@ class Supervisor:
             seat.said = seat.said or str(error)
             _log.warning("worker.unreachable", worker=seat.worker, why=str(error))
             self._terminate(seat)
-        await self._reap(seat)
 
-    async def _host_adopted(self, seat: Seat) -> None:
+    async def _take_over_and_converse(self, seat: Seat) -> None:
         try:
             with anyio.fail_after(ADOPT_TIMEOUT_S) as dialling:
                 async with open_link(self._socket(seat.worker), self._generation) as link:
@@ -136,7 +145,6 @@ class Supervisor:
         except (OSError, TimeoutError, MlxdError, anyio.EndOfStream) as error:
             seat.said = seat.said or str(error)
             _log.warning("worker.unreachable", worker=seat.worker, why=str(error))
-        await self._reap(seat)
 
     async def _converse(self, seat: Seat, link: Link) -> None:
         """Tell and listen until the worker closes the link."""

@@ -4,6 +4,7 @@
 connection of one request. Both end with their ``async with`` block, whatever happens in it.
 """
 
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -16,13 +17,14 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from daemon.wire import control as c
 from daemon.wire import data as d
-from daemon.wire.errors import Code, MlxdError
+from daemon.wire.errors import Code, Fault, MlxdError
 from daemon.wire.framing import (
     CONTROL_FRAME_BYTES_MAX,
     DATA_FRAME_BYTES_MAX,
     FrameReader,
     encode_frame,
 )
+from daemon.wire.streams import connect_unix
 
 OnProgress = Callable[[c.Progress], None]
 AnswerT = TypeVar("AnswerT", bound=c.Answer)
@@ -32,6 +34,9 @@ PENDING_ANSWERS_MAX: Final = 4096
 """Unread answers to one request; more ends a watch as ``lagged``."""
 
 _RECEIVE_BYTES: Final = 1 << 16
+_GONE: Final = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
+_GARBLED: Final = (msgspec.DecodeError, UnicodeDecodeError)
+_log: Final = logging.getLogger(__name__)
 _welcome: Final = msgspec.msgpack.Decoder(c.Welcome | c.Refusal)
 _control_answer: Final = msgspec.msgpack.Decoder(c.ControlAnswer)
 _data_answer: Final = msgspec.msgpack.Decoder(d.DataAnswer)
@@ -47,6 +52,10 @@ class FrameStream:
         self._ready: list[bytes] = []
         self._send_lock = anyio.Lock()
 
+    async def aclose(self) -> None:
+        """Close the stream below."""
+        await self._stream.aclose()
+
     async def send(self, message: msgspec.Struct) -> None:
         """Send one message.
 
@@ -57,6 +66,11 @@ class FrameStream:
         frame = encode_frame(message, self._bytes_max)
         async with self._send_lock:
             await self._stream.send(frame)
+
+    @property
+    def buffered(self) -> bool:
+        """Whether a whole frame is here already."""
+        return bool(self._ready)
 
     async def receive(self, frame_timeout_s: float | None = None) -> bytes:
         """The next frame's payload.
@@ -70,8 +84,10 @@ class FrameStream:
             MlxdError: ``invalid_request`` if a frame is larger than may be.
         """
         while not self._ready:
-            limit_s = frame_timeout_s if self._reader.started else None
-            with anyio.fail_after(limit_s):
+            if frame_timeout_s is not None and self._reader.started:
+                with anyio.fail_after(frame_timeout_s):
+                    data = await self._stream.receive(_RECEIVE_BYTES)
+            else:
                 data = await self._stream.receive(_RECEIVE_BYTES)
             self._ready = self._reader.feed(data)
             self._ready.reverse()
@@ -84,13 +100,20 @@ async def greet(
     """Say hello on a fresh connection and hear the welcome.
 
     Raises:
-        MlxdError: The peer refused, with its reason.
+        MlxdError: The peer refused, with its reason; ``protocol_mismatch`` if it answered
+            with something else.
         TimeoutError: It did not answer within ``HANDSHAKE_TIMEOUT_S``.
     """
     frames = FrameStream(stream, frame_bytes_max)
     with anyio.fail_after(HANDSHAKE_TIMEOUT_S):
         await frames.send(hello)
-        answer = _welcome.decode(await frames.receive())
+        payload = await frames.receive()
+    try:
+        answer = _welcome.decode(payload)
+    except _GARBLED as error:
+        raise MlxdError(
+            Code.PROTOCOL_MISMATCH, f"what listens there is no mlxd of this release ({error})"
+        ) from error
     if isinstance(answer, c.Refusal):
         raise MlxdError.of(answer.fault)
     return frames, answer
@@ -189,7 +212,7 @@ class Control:
         """Records of the event log: a snapshot with its seq, then what follows it."""
         request = c.WatchEvents(id=self._id(), after=after, follow=follow)
         async with self._answers(request) as answers:
-            yield _watch_answers(answers)
+            yield _watch_answers(answers, lambda: self._gone)
 
     async def _release_quietly(self, lease: str) -> None:
         # A lease dies with its connection: a daemon that is gone has nothing to release.
@@ -263,8 +286,10 @@ class Control:
                 if not self._dispatch(answer) and isinstance(answer, c.Granted):
                     # Granted while its asker was leaving: nobody else can give it back.
                     await self._frames.send(c.ReleaseLease(id=self._id(), lease=answer.lease))
-        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+        except _GONE:
             pass
+        except (*_GARBLED, MlxdError) as error:
+            _log.error("the daemon sent what this client does not understand: %s", error)
         finally:
             self._gone = _daemon_gone()
             for pending in self._pending.values():
@@ -293,7 +318,7 @@ class Control:
 
 
 async def _watch_answers(
-    answers: MemoryObjectReceiveStream[c.ControlAnswer],
+    answers: MemoryObjectReceiveStream[c.ControlAnswer], gone: Callable[[], MlxdError | None]
 ) -> AsyncIterator[c.WatchStarted | c.LogRecord | c.WatchEnded]:
     seq = 0
     async for answer in answers:
@@ -304,13 +329,15 @@ async def _watch_answers(
             yield answer
             if isinstance(answer, c.WatchEnded):
                 return
+    if (error := gone()) is not None:
+        raise error
     yield c.WatchEnded(id=0, reason="lagged", seq=seq)
 
 
 def _daemon_gone() -> MlxdError:
     return MlxdError(
         Code.NO_DAEMON,
-        "the connection to the mlxd daemon ended; start it with `mlxd` and try again",
+        "the connection to the mlxd daemon ended",
         hint="start the daemon: mlxd",
     )
 
@@ -330,31 +357,41 @@ async def open_control(
             speaks another version.
     """
     hello = c.Hello(client=client, pid=os.getpid())
-    async with AsyncExitStack() as stack:
-        stream = await stack.enter_async_context(await _connect(path, dial_grace_s))
-        frames, welcome = await greet(stream, hello, CONTROL_FRAME_BYTES_MAX)
-        control = Control(frames, welcome)
-        tasks = await stack.enter_async_context(anyio.create_task_group())
-        tasks.start_soon(control._serve)  # noqa: SLF001 - its other half
+    failure: Exception | None = None
+    async with await _connect(path, dial_grace_s) as stream:
         try:
-            yield control
-        finally:
+            frames, welcome = await greet(stream, hello, CONTROL_FRAME_BYTES_MAX)
+        except (TimeoutError, *_GONE) as error:
+            raise _no_answer(path) from error
+        control = Control(frames, welcome)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(control._serve)  # noqa: SLF001 - its other half
+            try:
+                yield control
+            except Exception as error:  # noqa: BLE001 - raised below, not wrapped by the group
+                failure = error
             tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def _connect(path: str, grace_s: float) -> ByteStream:
     deadline = anyio.current_time() + grace_s
     while True:
         try:
-            return await anyio.connect_unix(path)
+            return await connect_unix(path)
         except OSError as error:
             if anyio.current_time() >= deadline:
-                raise MlxdError(
-                    Code.NO_DAEMON,
-                    f"no mlxd daemon listens on {path}; start it with `mlxd`",
-                    hint="start the daemon: mlxd",
-                ) from error
+                raise _no_answer(path) from error
         await anyio.sleep(0.05)
+
+
+def _no_answer(path: str) -> MlxdError:
+    return MlxdError(
+        Code.NO_DAEMON,
+        f"no mlxd daemon answers on {path}",
+        hint="start the daemon: mlxd",
+    )
 
 
 class Generation:
@@ -377,15 +414,29 @@ class Generation:
             MlxdError: The request's one terminal failure; ``worker_failed`` if the worker
                 died in the middle of it.
         """
-        while True:
-            answer = await _receive_data(self._frames)
-            if isinstance(answer, d.Delta):
-                yield answer
-            elif isinstance(answer, d.Done):
-                self.done = answer
-                return
-            elif isinstance(answer, d.Fail):
-                raise MlxdError.of(answer.fault)
+        async for batch in self.batches():
+            for delta in batch:
+                yield delta
+
+    async def batches(self) -> AsyncIterator[list[d.Delta]]:
+        """The same, as many at a time as have arrived; never an empty list."""
+        while self.done is None:
+            batch: list[d.Delta] = []
+            failure: Fault | None = None
+            while self.done is None and failure is None:
+                answer = await _receive_data(self._frames)
+                if isinstance(answer, d.Delta):
+                    batch.append(answer)
+                elif isinstance(answer, d.Done):
+                    self.done = answer
+                elif isinstance(answer, d.Fail):
+                    failure = answer.fault
+                if not self._frames.buffered:
+                    break
+            if batch:
+                yield batch
+            if failure is not None:
+                raise MlxdError.of(failure)
 
 
 async def _receive_data(frames: FrameStream) -> d.DataAnswer:
@@ -422,7 +473,7 @@ async def open_generation(
     hello = c.Hello(client=client, pid=os.getpid())
     async with AsyncExitStack() as stack:
         try:
-            stream = await stack.enter_async_context(await anyio.connect_unix(socket))
+            stream = await stack.enter_async_context(await connect_unix(socket))
             frames, _ = await greet(stream, hello, DATA_FRAME_BYTES_MAX)
         except (OSError, TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
             raise WorkerUnreachable from error

@@ -282,6 +282,7 @@ class StatusView(Answer, tag="status_is", frozen=True, kw_only=True):
     rss_bytes: int
     home: str
     read_only: bool
+    stopping: bool = False
     warnings: tuple[str, ...]
     models: tuple[ResidentModel, ...]
     queue: tuple[QueuedRequest, ...]

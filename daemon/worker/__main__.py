@@ -3,7 +3,7 @@
 import sys
 
 from daemon.worker.engines import REGISTRY, import_libraries
-from daemon.worker.main import main
+from daemon.worker.main import leave, main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], REGISTRY, import_libraries))
+    leave(main(sys.argv[1:], REGISTRY, import_libraries))

@@ -64,6 +64,8 @@ def claim(worker: str, run_dir: Path) -> Claim:
         AlreadyRunning: Somebody else holds the lock.
         OSError: The directory cannot be used, or the socket's path is too long.
     """
+    socket_path = run_dir / f"w-{worker}.sock"
+    _check_length(socket_path)
     lock_path = run_dir / f"w-{worker}.lock"
     lock_fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -75,17 +77,20 @@ def claim(worker: str, run_dir: Path) -> Claim:
     holder = Holder(worker=worker, pid=pid, start_time=process_start_time(pid), boot_id=boot_id())
     os.ftruncate(lock_fd, 0)
     os.pwrite(lock_fd, msgspec.json.encode(holder) + b"\n", 0)
-    return Claim(lock_fd, lock_path, run_dir / f"w-{worker}.sock")
+    return Claim(lock_fd, lock_path, socket_path)
 
 
-def _listen(path: Path) -> socket.socket:
-    """Bind with mode 0600 from the first moment, then listen."""
+def _check_length(path: Path) -> None:
     size = len(os.fsencode(path))
     if size > SOCKET_PATH_BYTES_MAX:
         raise OSError(
             f"{path} is {size} bytes long, and a socket's path may have "
             f"{SOCKET_PATH_BYTES_MAX}; use a shorter runtime directory"
         )
+
+
+def _listen(path: Path) -> socket.socket:
+    """Bind with mode 0600 from the first moment, then listen."""
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)

@@ -33,9 +33,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not UV.exists():
         pytest.skip("needs uv, which `make setup` installs")
     folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [UV, "build", "--quiet", "--wheel", "--out-dir", folder, REPOSITORY], check=True
-    )
+    subprocess.run([UV, "build", "--quiet", "--wheel", "--out-dir", folder, REPOSITORY], check=True)
     (built,) = folder.glob("*.whl")
     with zipfile.ZipFile(built) as archive:
         archive.extractall(folder / "site")
@@ -102,10 +100,13 @@ def test_python_daemon_in_the_same_folder_is_named(file_name: str, site: Path) -
     assert said.endswith("install mlxd in an environment of its own")
 
 
-def test_a_daemon_package_that_was_installed_over_ours_is_named(site: Path) -> None:
+@pytest.mark.parametrize(("name", "program"), [("ctl", "mlxctl"), ("http_bridge", "mlx-bridge")])
+def test_a_daemon_package_that_was_installed_over_ours_is_named(
+    name: str, program: str, site: Path
+) -> None:
     (site / "daemon" / "__init__.py").write_text('"""Somebody else\'s."""\n')
-    said = last_line(run("import http_bridge", site))
-    assert said.startswith(f"ImportError: mlx-bridge in {site / 'http_bridge'} needs mlxd's own")
+    said = last_line(run(f"import {name}", site))
+    assert said.startswith(f"ImportError: {program} in {site / name} needs mlxd's own")
 
 
 @pytest.mark.parametrize("name", ["daemon", "launchd"])

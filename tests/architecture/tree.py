@@ -47,9 +47,8 @@ class Module:
             elif isinstance(node, ast.ImportFrom):
                 assert node.level == 0, f"{self.path}:{node.lineno}: relative import"
                 yield from ((node.lineno, f"{node.module}.{a.name}") for a in node.names)
-            elif by_name and isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if _MODULE.fullmatch(node.value):
-                    yield node.lineno, node.value.partition(":")[0]
+            elif by_name and isinstance(node, ast.Constant) and _MODULE.fullmatch(str(node.value)):
+                yield node.lineno, str(node.value).partition(":")[0]
 
 
 def _called(node: ast.Call) -> str:
@@ -73,7 +72,16 @@ def modules(*folders: str) -> tuple[Module, ...]:
 def kept_files() -> tuple[Path, ...]:
     """Files that are in git or would be by ``git add``: none that are ignored."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        [
+            "git",
+            "-c",
+            "safe.directory=*",
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ],
         cwd=REPOSITORY,
         capture_output=True,
         check=True,

@@ -265,6 +265,16 @@ def test_cancel_frees_the_row_before_the_next_step(bench: Bench) -> None:
     assert kept.text == alone(bench, ask(max_tokens=40)).text
 
 
+def test_a_cancelled_row_is_decoded_no_more(bench: Bench) -> None:
+    """Looked at below the rows, where a row that was only forgotten would go on."""
+    kept, dropped = bench.ask(ask(max_tokens=40)), bench.ask(ask("Ping", max_tokens=40))
+    while not (kept.deltas and dropped.deltas):
+        bench.step()
+    bench.engine.cancel(bench.id_of(dropped))
+    rows = bench.engine._rows  # type: ignore[attr-defined]
+    assert [token.uid for token in rows._decoder.next()] == list(rows._running)
+
+
 def test_cancel_before_the_first_step(bench: Bench) -> None:
     bench.engine.cancel(bench.id_of(bench.ask(ask())))
     assert not bench.engine.busy
@@ -366,8 +376,10 @@ def test_rows_that_outgrow_the_allowance_are_put_back_and_end(
     """Two rows of 512 tokens fit 1024; as both grow past that, the younger must make room."""
     narrow = open_bench(kv_tokens=1024, context_tokens=1024)
     wide = open_bench(kv_tokens=4096, context_tokens=1024)
+    drawn = msgspec.structs.replace(NO_END, temperature=1.0, seed=5)
     requests = [
-        ask(prompt.ljust(200, "."), max_tokens=320, sampling=NO_END) for prompt in PROMPTS[:2]
+        ask(prompt.ljust(200, "."), max_tokens=320, sampling=sampling)
+        for prompt, sampling in zip(PROMPTS, (NO_END, drawn), strict=False)
     ]
     expected = [alone(wide, request) for request in requests]
     older, younger = (narrow.ask(request) for request in requests)

@@ -35,6 +35,19 @@ async def test_another_distribution_has_a_daemon_before_ours(tmp_path: Path) -> 
     assert f"leads to {tmp_path}/daemon; install mlxd in an environment of its own" in err
 
 
+async def test_a_daemon_package_that_was_installed_over_ours(tmp_path: Path) -> None:
+    for name in ("ctl", "daemon"):
+        (tmp_path / name).mkdir()
+    copy = (REPO_ROOT / "ctl" / "__init__.py").read_text()
+    (tmp_path / "ctl" / "__init__.py").write_text(copy)
+    (tmp_path / "daemon" / "__init__.py").write_text("")
+
+    code, err = await imported(tmp_path)
+
+    assert code == 1
+    assert f"leads to {tmp_path}/daemon; install mlxd" in err
+
+
 async def test_ctl_alone(tmp_path: Path) -> None:
     lonely = tmp_path / "lonely"
     (lonely / "ctl").mkdir(parents=True)

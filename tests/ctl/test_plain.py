@@ -1,6 +1,6 @@
 """Aligned text for pipes."""
 
-from ctl.blocks import Cell, Column, Line, Meter, Table, counted, harmless
+from ctl.blocks import Cell, Column, Line, Meter, Table
 from ctl.plain import plain
 
 
@@ -30,17 +30,3 @@ def test_a_cell_is_one_line_without_control_codes() -> None:
     table = Table((Column("NAME"),), ((Cell("a\nb\x1b[31m"),),), header=False)
 
     assert plain((table,)) == "a b\ufffd[31m\n"
-
-
-def test_harmless_keeps_what_is_text() -> None:
-    assert harmless("ü 🟥\tx\ny\r\n") == "ü 🟥\tx\ny\n"
-    assert harmless("\x00\x07\x1b\x7f\x9b") == "\ufffd" * 5
-
-
-def test_counted() -> None:
-    assert [counted(n, "request") for n in (0, 1, 1200)] == [
-        "0 requests",
-        "1 request",
-        "1,200 requests",
-    ]
-    assert counted(2, "entry", "entries") == "2 entries"

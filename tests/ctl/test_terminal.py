@@ -115,8 +115,8 @@ async def test_a_load_shows_its_progress_and_clears_it_away(mlxctl: Ctl) -> None
     assert code == 0
     shown = without_codes(text)
     assert "loading tiny" in shown
-    assert "0.5/1.0 GB" in shown
-    assert "about 2.0 s left" in shown
+    assert "500 MB of 1.00 GB" in shown
+    assert "about 2 s left" in shown
     assert text.endswith("tiny is loaded: 1.00 GB in 840 ms\n")
     assert "\x1b[?25h" in text, "the cursor is shown again"
 

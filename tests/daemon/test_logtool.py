@@ -29,9 +29,9 @@ def run(*arguments: str | Path, home: Path | None = None) -> Result:
     return CliRunner().invoke(log_group, [str(argument) for argument in arguments], obj=obj)
 
 
-def harm(events: Path) -> Path:
-    path = sorted(events.glob("*.jsonl"))[1]
-    path.write_bytes(path.read_bytes().replace(b"tick", b"tock", 1))
+def harm(events: Path, segment: int = 1) -> Path:
+    path = sorted(events.glob("*.jsonl"))[segment]
+    path.write_bytes(path.read_bytes().replace(b'"at_ms"', b'"at_mS"', 1))
     return path
 
 
@@ -54,7 +54,7 @@ def test_damage_is_named_with_the_next_step_and_repaired(events: Path) -> None:
     assert f"{path.name}.damaged-1" in answer["set_aside"]
     assert run("verify", "--events", events).exit_code == 0
     assert run("repair", "--events", events).output == "nothing to repair\n"
-    text = run("repair", "--events", harm(events).parent).output
+    text = run("repair", "--events", harm(events, 0).parent).output
     assert "are no longer part of the log; they are kept in:\n  " in text
 
 

@@ -6,7 +6,7 @@ A model folder is fake when the daemon says kind "fake"; see :mod:`tests.fakes.e
 import sys
 
 from daemon.worker.engines import REGISTRY
-from daemon.worker.main import main
+from daemon.worker.main import leave, main
 from tests.fakes.engine import FakeEngine
 
 
@@ -15,4 +15,4 @@ def import_nothing() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], {**REGISTRY, "fake": FakeEngine}, import_nothing))
+    leave(main(sys.argv[1:], {**REGISTRY, "fake": FakeEngine}, import_nothing))

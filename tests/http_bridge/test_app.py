@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import anyio
 import openai
 import pytest
 
@@ -158,3 +159,17 @@ async def test_keys_hosts_origins_and_forms(open_setup: OpenSetup) -> None:
     assert allowed.text.endswith("data: [DONE]\n\n")
     assert asked.status_code == 204
     assert asked.headers["access-control-allow-origin"] == "https://a.example"
+
+
+async def test_a_body_announced_too_large_is_refused_unread(open_setup: OpenSetup) -> None:
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 64000001\r\n\r\n"
+    )
+    async with (
+        open_setup() as setup,
+        await anyio.connect_tcp("127.0.0.1", setup.http.base_url.port or 0) as stream,
+    ):
+        with anyio.fail_after(5):
+            await stream.send(head)
+            assert (await stream.receive()).startswith(b"HTTP/1.1 413 ")

@@ -56,7 +56,8 @@ async def test_mistakes_are_told_before_listening(
     await anyio.Path(folder / "config.toml").write_text(config)
     environ = {**os.environ, "MLXD_HOME": str(folder)}
     command = [sys.executable, "-m", "http_bridge", "--port", "0", *arguments]
-    done = await anyio.run_process(command, env=environ, check=False)
+    with anyio.fail_after(30):
+        done = await anyio.run_process(command, env=environ, check=False)
     assert done.returncode == exit_code
     assert said in done.stderr
     assert b"Traceback" not in done.stderr

@@ -1,16 +1,22 @@
 """Streams and whole answers: the official client against a bridge and a scripted daemon."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import anyio
 import openai
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 from daemon.wire import control as c
 from daemon.wire import data as d
 from daemon.wire.errors import Code, Fault, MlxdError
-from tests.fakes.daemon import FakeModel, Line, Report, Script, says
+from http_bridge.link import open_link
+from http_bridge.openai_completions import CompletionReply, read_completion
+from http_bridge.serving import Serving
+from tests.fakes.daemon import FakeModel, Line, Report, Script, open_fake_daemon, says
 from tests.http_bridge.conftest import OpenSetup
 
 pytestmark = pytest.mark.anyio
@@ -21,7 +27,10 @@ HELLO: ChatCompletionMessageParam = {"role": "user", "content": "Hello"}
 async def test_whole_answer(open_setup: OpenSetup) -> None:
     async with open_setup(FakeModel("org/m", says("Par", "is", "."))) as setup:
         answer = await setup.sdk.chat.completions.create(
-            model="org/m", messages=[{"role": "user", "content": "Capital?"}], temperature=0
+            model="org/m",
+            messages=[{"role": "user", "content": "Capital?"}],
+            temperature=0,
+            extra_body={"keep_alive": "5m"},
         )
         await setup.fake.ledger.wait_for("release lease-1")
     choice = answer.choices[0]
@@ -36,6 +45,8 @@ async def test_whole_answer(open_setup: OpenSetup) -> None:
         "total_tokens": 8,
         "prompt_tokens_details": {"cached_tokens": 0},
     }
+    acquired = setup.fake.acquired[0]
+    assert (acquired.needs, acquired.ttl_s, acquired.deadline_ms) == (("chat",), 300, 300_000)
     request = setup.fake.requests[0]
     assert request.lease == "lease-1"
     assert request.request == answer.id
@@ -273,3 +284,42 @@ async def test_stopping_ends_streams_with_an_error(open_setup: OpenSetup) -> Non
         await started.wait()
     await sdk.close()
     assert [error.code for error in caught] == ["shutting_down"]
+
+
+async def test_stopping_waits_for_what_runs_and_refuses_what_comes(folder: Path) -> None:
+    go = anyio.Event()
+    answers: list[web.StreamResponse] = []
+    order: list[str] = []
+
+    async def waits(line: Line, request: d.Generate) -> None:
+        await go.wait()
+        await says("done")(line, request)
+
+    plan, _ = read_completion(b'{"model":"m","prompt":"x"}', "cmpl-1")
+    reply = CompletionReply(request_id="cmpl-1", created_s=0, include_usage=False)
+    request = make_mocked_request("POST", "/")
+    async with (
+        open_fake_daemon(folder, FakeModel("m", waits)) as fake,
+        open_link(fake.control_socket) as link,
+        anyio.create_task_group() as tasks,
+    ):
+        serving = Serving(link)
+
+        async def ask() -> None:
+            answers.append(await serving.answer(request, plan, reply))
+            order.append("answered")
+
+        async def stop() -> None:
+            await serving.stop(grace_s=5)
+            order.append("stopped")
+
+        tasks.start_soon(ask)
+        await fake.ledger.wait_for("accept lease-1")
+        tasks.start_soon(stop)
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(MlxdError) as caught:
+            await serving.answer(request, plan, reply)
+        go.set()
+    assert caught.value.code is Code.SHUTTING_DOWN
+    assert order == ["answered", "stopped"]
+    assert answers[0].status == 200

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,9 +48,16 @@ def launchd(tmp_path: Path) -> Launchd:
 
 
 @pytest.fixture
-def listener(tmp_path: Path) -> Iterator[socket.socket]:
+def folder() -> Iterator[Path]:
+    """Short enough for socket paths, also where the usual temporary folder is deep (macOS)."""
+    with tempfile.TemporaryDirectory(prefix="mlxd-") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def listener(folder: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.bind(str(tmp_path / "s"))
+        sock.bind(str(folder / "s"))
         sock.listen()
         yield sock
 
@@ -152,16 +160,16 @@ MANAGERS = [
 
 
 @pytest.mark.parametrize("command", MANAGERS)
-def test_a_real_manager_hands_two_named_sockets_over(command: list[str], tmp_path: Path) -> None:
-    manager = Manager(command, ["control", "http"], tmp_path)
+def test_a_real_manager_hands_two_named_sockets_over(command: list[str], folder: Path) -> None:
+    manager = Manager(command, ["control", "http"], folder)
     answers = [manager.ask(path) for path in manager.paths]
     assert manager.wait() == 0
     assert answers == ["control inheritable=False", "http inheritable=False"]
 
 
 @pytest.mark.parametrize("command", MANAGERS)
-def test_one_name_may_stand_for_two_sockets(command: list[str], tmp_path: Path) -> None:
-    manager = Manager(command, ["http", "http"], tmp_path)
+def test_one_name_may_stand_for_two_sockets(command: list[str], folder: Path) -> None:
+    manager = Manager(command, ["http", "http"], folder)
     answers = [manager.ask(path) for path in manager.paths]
     assert manager.wait() == 0
     assert answers == ["http inheritable=False"] * 2

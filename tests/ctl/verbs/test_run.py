@@ -91,6 +91,8 @@ async def test_json_and_stats(mlxctl: Ctl) -> None:
     async with open_fake_daemon(mlxctl.run_dir, FakeModel("tiny", script)):
         ended = await mlxctl("run", "tiny", "6*7?", "--json", "--stats")
 
+    assert ended.out.startswith('{"v":1,')
+    assert ended.out.endswith("}\n")
     shape = json.loads(ended.out)
     timing = shape.pop("timing")
     assert shape == {
@@ -162,6 +164,13 @@ async def test_a_refusal_by_the_worker(mlxctl: Ctl) -> None:
         ended = await mlxctl("run", "tiny", "?")
 
     assert (ended.code, ended.out, ended.err) == (2, "", "mlxctl: picture 1 is truncated\n")
+
+
+async def test_an_empty_answer_is_empty(mlxctl: Ctl) -> None:
+    async with open_fake_daemon(mlxctl.run_dir, FakeModel("tiny", says())):
+        ended = await mlxctl("run", "tiny", "?")
+
+    assert (ended.code, ended.out) == (0, "")
 
 
 async def test_an_unknown_model(mlxctl: Ctl) -> None:

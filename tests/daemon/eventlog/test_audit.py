@@ -8,6 +8,7 @@ import pytest
 from daemon.eventlog.audit import repair, verify
 from daemon.eventlog.errors import Damage, LogBusy
 from daemon.eventlog.log import EventLog
+from daemon.eventlog.opening import TAIL_BYTES
 from daemon.eventlog.segment import segment_name, segments_in
 from daemon.pool.messages import LogTailLost
 from tests.daemon.eventlog.samples import EVENTS, START_MS, build, grow
@@ -25,7 +26,7 @@ def harm(disk: FaultyDisk, path: Path, line: int = 1) -> int:
     """Change a byte in a line of the file; where that line begins."""
     lines = disk.contents(path).splitlines(keepends=True)
     offset = sum(map(len, lines[:line]))
-    lines[line] = lines[line].replace(b"tick", b"tock")
+    lines[line] = lines[line].replace(b'"at_ms"', b'"at_mS"')
     disk.put(path, b"".join(lines))
     return offset
 
@@ -86,7 +87,8 @@ def test_repair_keeps_the_good_part_and_everything_else_beside_it() -> None:
     hurt = EVENTS / segment_name(firsts[2])
     offset = harm(disk, hurt)
     before = all_bytes(disk)
-    report = repair(disk, EVENTS, START_MS + 100)
+    now_ms = START_MS + firsts[2] + 1
+    report = repair(disk, EVENTS, now_ms)
     assert isinstance(report.damage, Damage)
     assert (report.damage.file, report.damage.offset) == (str(hurt), offset)
     after = all_bytes(disk)
@@ -103,13 +105,28 @@ def test_repair_keeps_the_good_part_and_everything_else_beside_it() -> None:
     assert opened.tail_lost is None
     (told,) = list(log.replay(firsts[2]))
     assert told.cause.command == "log repair"
-    assert told.at_ms == START_MS + 100
+    assert told.at_ms == now_ms
     (event,) = told.events
     assert isinstance(event, LogTailLost)
     assert event.lost_bytes == report.lost_bytes
     grow(log, 3)
     log.close()
     assert verify(disk, EVENTS).sound
+
+
+def test_repair_of_damage_that_no_start_would_cut_off() -> None:
+    disk = FaultyDisk(Random(1))
+    build(disk, EVENTS, 600)
+    path = EVENTS / segment_name(1)
+    offset = harm(disk, path, line=10)
+    before = disk.contents(path)
+    assert len(before) - offset > TAIL_BYTES
+    report = repair(disk, EVENTS, START_MS)
+    assert report.set_aside == (f"{path.name}.damaged-1",)
+    assert disk.names(EVENTS) == [path.name, f"{path.name}.damaged-1"]
+    assert disk.contents(EVENTS / report.set_aside[0]) == before
+    assert report.lost_bytes == len(before) - offset
+    assert verify(disk, EVENTS).records == 11
 
 
 def test_repair_of_a_missing_segment() -> None:

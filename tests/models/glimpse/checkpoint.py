@@ -49,5 +49,7 @@ def load_into(model: Glimpse, tokenizer: Tokenizer, path: Path) -> None:
 
 def compile_blocks(model: Glimpse) -> None:
     """Compile each block for any size: a step takes a fifth of the time."""
+    # With and without a mask, with and without a batch of one: more variants than the default 8.
+    torch._dynamo.config.recompile_limit = 64
     for block in [*model.vision_tower.blocks, *model.language_model.model.layers]:
         block.compile(dynamic=True)

@@ -44,11 +44,11 @@ def draws(count: int, **asked: Any) -> list[int]:
 
 def test_greedy_rows_share_one_sampler() -> None:
     for asked in (
-        {"temperature": 0},
-        {"temperature": 1, "top_p": 0},
-        {"temperature": 2, "top_k": 1},
+        settings(temperature=0),
+        settings(temperature=1, top_p=0),
+        settings(temperature=2, top_k=1),
     ):
-        assert make_sampler(settings(**asked), VOCAB, 0) is GREEDY
+        assert make_sampler(asked, VOCAB, 0) is GREEDY
     assert GREEDY(log_softmax(LOGITS)).item() == 0
 
 

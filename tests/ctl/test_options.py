@@ -1,0 +1,24 @@
+"""Options that several verbs share."""
+
+import click
+import pytest
+
+from ctl.options import DURATION, milliseconds
+
+
+def test_durations() -> None:
+    assert [DURATION.convert(text, None, None) for text in ("90s", "10m", "1.5", "250ms")] == [
+        90.0,
+        600.0,
+        1.5,
+        0.25,
+    ]
+
+
+def test_no_duration() -> None:
+    with pytest.raises(click.BadParameter, match="'soon' is not a duration"):
+        DURATION.convert("soon", None, None)
+
+
+def test_milliseconds() -> None:
+    assert (milliseconds(None), milliseconds(1.5), milliseconds(0.0004)) == (None, 1500, 0)

@@ -1,0 +1,53 @@
+"""Pages drawn by rich."""
+
+import io
+
+from ctl.blocks import Cell, Column, Line, Meter, Table
+from ctl.pretty import console, draw
+
+
+def drawn(*blocks: Line | Table | Meter, width: int = 60, **environ: str) -> str:
+    stream = io.StringIO()
+    target = console(stream, environ)
+    target.width = width
+    draw(target, blocks)
+    return stream.getvalue()
+
+
+def test_a_table_keeps_numbers_whole_and_wraps_words() -> None:
+    table = Table(
+        (Column("N", right=True), Column("WHAT", grow=True)),
+        ((Cell("12,345"), Cell("a sentence that is too long for one line of this width")),),
+    )
+
+    assert [line.rstrip() for line in drawn(table, width=30).splitlines()] == [
+        "     N  WHAT",
+        "12,345  a sentence that is too",
+        "        long for one line of",
+        "        this width",
+    ]
+
+
+def test_fixed_widths_let_a_later_table_continue_an_earlier_one() -> None:
+    columns = (Column("A", width=4), Column("B"))
+    first = drawn(Table(columns, ((Cell("x"), Cell("y")),)))
+    second = drawn(Table(columns, ((Cell("xx"), Cell("y")),), header=False))
+
+    assert first.splitlines()[1].index("y") == second.index("y") == 6
+
+
+def test_a_meter_is_a_bar_and_words() -> None:
+    text = drawn(Meter("Memory", 1, 2, "1 of 2"))
+
+    assert text.rstrip() == "Memory " + "━" * 15 + " " * 16 + "1 of 2", "half of 30 characters"
+
+
+def test_a_meter_without_a_whole() -> None:
+    assert drawn(Meter("Memory", 0, 0, "0 of 0")).rstrip().endswith("0 of 0")
+
+
+def test_markup_is_text() -> None:
+    table = Table((Column("NAME"),), ((Cell("[red]x[/red]"),),))
+
+    assert "[red]x[/red]" in drawn(table, Line("[bold]"))
+    assert "[bold]" in drawn(Line("[bold]"))
