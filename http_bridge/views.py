@@ -57,13 +57,19 @@ def health(status: c.StatusView) -> tuple[bool, dict[str, Any]]:
         for model in status.models
     ]
     shown: dict[str, Any] = {
-        "status": "read_only" if status.read_only else "ok",
+        "status": _word(status),
         "version": status.version,
         "models": models,
         "queued": len(status.queue),
         "warnings": list(status.warnings),
     }
-    return not status.read_only, shown
+    return not (status.read_only or status.stopping), shown
+
+
+def _word(status: c.StatusView) -> str:
+    if status.stopping:
+        return "stopping"
+    return "read_only" if status.read_only else "ok"
 
 
 def unhealthy(fault: Fault) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,10 @@ from daemon.wire.framing import encode_frame
 from daemon.wire.peer import check_peer
 
 CONNECTIONS_MAX: Final = 256
+TURNED_AWAY_MAX: Final = 16
+"""Connections beyond the bound that are told so; more are closed without a word."""
+
+TURN_AWAY_S: Final = 1.0
 BACKLOG: Final = 128
 
 _log = structlog.get_logger("server")
@@ -57,12 +61,15 @@ def _bind(path: Path) -> socket.socket:
 async def _accept(listener: socket.socket, context: SessionContext) -> None:
     served = 0
 
-    async def serve(sock: socket.socket) -> None:
+    async def serve(sock: socket.socket, fault: Fault | None) -> None:
         nonlocal served
         served += 1
         try:
             async with await UNIXSocketStream.from_socket(sock) as stream:
-                await Session(stream, context).serve()
+                if fault is None:
+                    await Session(stream, context).serve()
+                else:
+                    await _turn_away(stream, fault)
         finally:
             served -= 1
 
@@ -74,11 +81,10 @@ async def _accept(listener: socket.socket, context: SessionContext) -> None:
             except (BlockingIOError, ConnectionAbortedError):
                 continue
             sock.setblocking(False)
-            fault = _unwelcome(sock, served)
-            if fault is None:
-                sessions.start_soon(serve, sock)
+            if served < CONNECTIONS_MAX + TURNED_AWAY_MAX:
+                sessions.start_soon(serve, sock, _unwelcome(sock, served))
             else:
-                _turn_away(sock, fault)
+                sock.close()
 
 
 def _unwelcome(sock: socket.socket, served: int) -> Fault | None:
@@ -92,10 +98,12 @@ def _unwelcome(sock: socket.socket, served: int) -> Fault | None:
     return None
 
 
-def _turn_away(sock: socket.socket, fault: Fault) -> None:
+async def _turn_away(stream: UNIXSocketStream, fault: Fault) -> None:
+    """Hear the peer's hello, so that it reads the answer to it, and say why not."""
     _log.warning("connection.refused", code=fault.code.value)
-    with sock:
-        try:
-            sock.send(encode_frame(Refusal(fault=fault)))
-        except OSError:
-            return  # it went away first: there is nobody to tell
+    with (
+        anyio.move_on_after(TURN_AWAY_S),
+        suppress(anyio.EndOfStream, anyio.BrokenResourceError),
+    ):
+        await stream.receive()
+        await stream.send(encode_frame(Refusal(fault=fault)))

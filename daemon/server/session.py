@@ -92,6 +92,8 @@ class Session:
                     self._send.close()
                     self._scope.deadline = anyio.current_time() + FLUSH_TIMEOUT_S
         finally:
+            self._send.close()
+            self._outbox.close()
             with anyio.CancelScope(shield=True):
                 await self._give_back()
 

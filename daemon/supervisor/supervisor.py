@@ -4,11 +4,9 @@ The supervisor decides nothing and keeps no truth: it spawns, adopts, links, tel
 reaps. A worker's life is one task, from its spawn (or adoption) to its reported exit.
 """
 
-import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing, suppress
-from pathlib import Path
 from typing import Final
 
 import anyio
@@ -16,11 +14,10 @@ import anyio.to_thread
 import structlog
 from anyio.abc import TaskGroup
 
-from daemon import processes
 from daemon.pool import messages as m
 from daemon.pool.state import Loading, Pool, Slot
-from daemon.supervisor.launch import Launcher, wait_listening
-from daemon.supervisor.link import Link, open_link
+from daemon.supervisor.host import Host, OsHost, WorkerLink
+from daemon.supervisor.launch import Launcher
 from daemon.supervisor.seat import USAGE_WINDOW_MS, Seat, Usage
 from daemon.wire import data as d
 from daemon.wire.errors import MlxdError
@@ -34,6 +31,7 @@ TERMINATE_GRACE_S: Final = 60.0
 memory wired until the next boot, so it is the recorded last resort."""
 
 ADOPT_TIMEOUT_S: Final = 5.0
+LOCK_POLL_S: Final = 1.0
 CACHE_BYTES_MAX: Final = 256 << 20
 
 Send = Callable[[m.AnyCommand, m.Cause], Awaitable[None]]
@@ -45,17 +43,13 @@ _SELF: Final = m.Cause(command="supervisor")
 class Supervisor:
     """Holds the workers; made by :func:`open_supervisor`."""
 
-    def __init__(
-        self, home: Home, launcher: Launcher, tasks: TaskGroup, now_ms: Callable[[], int]
-    ) -> None:
-        self._home = home
-        self._launcher = launcher
+    def __init__(self, host: Host, tasks: TaskGroup, now_ms: Callable[[], int]) -> None:
+        self._host = host
         self._tasks = tasks
         self._now_ms = now_ms
         self._seats: dict[str, Seat] = {}
         self._send: Send = _nowhere
         self._generation = 0
-        self._boot_id = processes.boot_id()
 
     def attach(self, send: Send) -> None:
         """Where outcomes go; before any effect is performed."""
@@ -89,13 +83,20 @@ class Supervisor:
         self._generation = generation
         for slot in pool.slots.values():
             worker = slot.tenant.worker
-            if await anyio.to_thread.run_sync(processes.is_held, self._home.worker_lock(worker)):
+            if await self._host.is_held(worker):
                 seat = Seat(worker)
+                self._recognise(seat, slot)
                 self._seats[worker] = seat
                 self._tasks.start_soon(self._host_adopted, seat)
             else:
                 await self._report_lost(slot)
         await self._retire_strays(pool)
+
+    def _recognise(self, seat: Seat, slot: Slot) -> None:
+        """The process as the log knows it, in case the worker does not answer."""
+        process = slot.tenant.process
+        if process is not None and self._host.start_time(process.pid) == process.start_time:
+            seat.pid, seat.start_time = process.pid, process.start_time
 
     # --- a worker's life --------------------------------------------------------------
 
@@ -111,18 +112,18 @@ class Supervisor:
 
     async def _start_and_converse(self, seat: Seat) -> None:
         try:
-            seat.process = await anyio.to_thread.run_sync(self._launcher.spawn, seat.worker)
+            seat.process = await self._host.spawn(seat.worker)
             seat.pid = seat.process.pid
-            seat.start_time = processes.start_time(seat.pid)
-            await wait_listening(seat.process)
-            async with open_link(self._socket(seat.worker), self._generation) as link:
+            seat.start_time = self._host.start_time(seat.pid)
+            await self._host.wait_listening(seat.process)
+            async with self._host.open_link(seat.worker, self._generation) as link:
                 _log.info("worker.spawned", worker=seat.worker, pid=seat.pid)
                 await self._report(
                     m.ReportSpawned(
                         worker=seat.worker,
                         pid=seat.pid,
                         start_time=seat.start_time or 0.0,
-                        boot_id=self._boot_id,
+                        boot_id=self._host.boot_id,
                     )
                 )
                 await self._converse(seat, link)
@@ -134,11 +135,11 @@ class Supervisor:
     async def _take_over_and_converse(self, seat: Seat) -> None:
         try:
             with anyio.fail_after(ADOPT_TIMEOUT_S) as dialling:
-                async with open_link(self._socket(seat.worker), self._generation) as link:
+                async with self._host.open_link(seat.worker, self._generation) as link:
                     dialling.deadline = float("inf")
                     hosting = link.hosting
                     seat.pid = hosting.pid
-                    seat.start_time = processes.start_time(hosting.pid)
+                    seat.start_time = self._host.start_time(hosting.pid)
                     _log.info("worker.adopted", worker=seat.worker, pid=seat.pid)
                     await self._report(_adopted(seat.worker, hosting))
                     await self._converse(seat, link)
@@ -146,7 +147,7 @@ class Supervisor:
             seat.said = seat.said or str(error)
             _log.warning("worker.unreachable", worker=seat.worker, why=str(error))
 
-    async def _converse(self, seat: Seat, link: Link) -> None:
+    async def _converse(self, seat: Seat, link: WorkerLink) -> None:
         """Tell and listen until the worker closes the link."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_deliver, seat, link)
@@ -168,18 +169,20 @@ class Supervisor:
         """The link has ended: wait for the process to be gone, then say so."""
         if seat.pid is not None:
             with anyio.move_on_after(RETIRE_GRACE_S):
-                await processes.wait_exit(seat.pid)
+                await self._host.wait_exit(seat.pid)
             if self._alive(seat):
                 self._terminate(seat)
                 with anyio.move_on_after(TERMINATE_GRACE_S):
-                    await processes.wait_exit(seat.pid)
+                    await self._host.wait_exit(seat.pid)
             if self._alive(seat):
                 self._kill(seat)
-                await processes.wait_exit(seat.pid)
+                await self._host.wait_exit(seat.pid)
+        while seat.process is None and await self._host.is_held(seat.worker):
+            await anyio.sleep(LOCK_POLL_S)  # alive, and nobody knows its pid
         code = seat.process.wait() if seat.process is not None else None
         seat.ended.set()
         del self._seats[seat.worker]
-        self._remove_files(seat.worker)
+        self._host.remove_files(seat.worker)
         await self._flush(seat)
         _log.info("worker.exited", worker=seat.worker, exit_code=code, said=seat.said)
         await self._report(
@@ -222,7 +225,7 @@ class Supervisor:
         """Whether the very process is there: same pid, same start, not a zombie."""
         if seat.process is not None:
             return seat.process.poll() is None
-        return seat.pid is not None and processes.start_time(seat.pid) == seat.start_time
+        return seat.pid is not None and self._host.start_time(seat.pid) == seat.start_time
 
     def _terminate(self, seat: Seat) -> None:
         self._signal(seat, signal.SIGTERM)
@@ -234,8 +237,7 @@ class Supervisor:
 
     def _signal(self, seat: Seat, number: signal.Signals) -> None:
         if seat.pid is not None and self._alive(seat):
-            with suppress(ProcessLookupError):
-                os.kill(seat.pid, number)
+            self._host.signal(seat.pid, number)
 
     # --- usage --------------------------------------------------------------------------
 
@@ -265,7 +267,7 @@ class Supervisor:
     async def _report_lost(self, slot: Slot) -> None:
         """A worker of the log that no longer lives."""
         tenant = slot.tenant
-        rebooted = tenant.process is not None and tenant.process.boot_id != self._boot_id
+        rebooted = tenant.process is not None and tenant.process.boot_id != self._host.boot_id
         if isinstance(slot, Loading):
             await self._report(
                 m.ReportLoadFailed(
@@ -277,24 +279,23 @@ class Supervisor:
                 )
             )
         said = "the machine was restarted" if rebooted else "it ended while no daemon ran"
-        self._remove_files(tenant.worker)
-        await self._report(m.ReportExit(worker=tenant.worker, said=said, blameless=rebooted))
+        self._host.remove_files(tenant.worker)
+        await self._report(m.ReportExit(worker=tenant.worker, said=said, blameless=True))
 
     async def _retire_strays(self, pool: Pool) -> None:
         known = {slot.tenant.worker for slot in pool.slots.values()}
-        for lock in sorted(self._home.run_dir.glob("w-*.lock")):
-            worker = lock.stem.removeprefix("w-")
-            if worker in known:
-                continue
-            if await anyio.to_thread.run_sync(processes.is_held, lock):
+        for worker in self._host.workers():
+            if worker in known or worker in self._seats:
+                continue  # seats: what was lost may be on its way back already
+            if await self._host.is_held(worker):
                 _log.warning("worker.stray", worker=worker)
                 self._tasks.start_soon(self._retire_stray, worker)
             else:
-                self._remove_files(worker)
+                self._host.remove_files(worker)
 
     async def _retire_stray(self, worker: str) -> None:
         with suppress(OSError, TimeoutError, MlxdError, anyio.EndOfStream):
-            async with open_link(self._socket(worker), self._generation) as link:
+            async with self._host.open_link(worker, self._generation) as link:
                 await link.send(d.Retire(reason="the event log does not know it", grace_s=600.0))
                 async for _ in link.reports():
                     pass
@@ -304,15 +305,8 @@ class Supervisor:
     async def _report(self, command: m.AnyCommand) -> None:
         await self._send(command, _SELF)
 
-    def _socket(self, worker: str) -> Path:
-        return self._home.worker_socket(worker)
 
-    def _remove_files(self, worker: str) -> None:
-        for path in (self._home.worker_socket(worker), self._home.worker_lock(worker)):
-            path.unlink(missing_ok=True)
-
-
-async def _deliver(seat: Seat, link: Link) -> None:
+async def _deliver(seat: Seat, link: WorkerLink) -> None:
     with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
         async for command in seat.outbox:
             await link.send(command)
@@ -381,6 +375,13 @@ async def open_supervisor(
     home: Home, launcher: Launcher, now_ms: Callable[[], int]
 ) -> AsyncIterator[Supervisor]:
     """A supervisor whose workers outlive it: leaving the block only closes the links."""
+    async with open_supervisor_on(OsHost(home, launcher), now_ms) as supervisor:
+        yield supervisor
+
+
+@asynccontextmanager
+async def open_supervisor_on(host: Host, now_ms: Callable[[], int]) -> AsyncIterator[Supervisor]:
+    """The same on any host."""
     async with anyio.create_task_group() as tasks:
-        yield Supervisor(home, launcher, tasks, now_ms)
+        yield Supervisor(host, tasks, now_ms)
         tasks.cancel_scope.cancel()

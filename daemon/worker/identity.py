@@ -1,7 +1,10 @@
-"""Which process on which boot of the machine: what tells a worker from a reused pid."""
+"""Which process on which boot of the machine: what tells a worker from a reused pid.
+
+The same facts as :mod:`daemon.processes` reads, without the imports that would hold up
+"ready"; a test keeps the two equal.
+"""
 
 import ctypes
-import os
 import struct
 import sys
 from pathlib import Path
@@ -13,9 +16,10 @@ _BSDINFO: Final = struct.Struct("12I16s32s5Ii2Q")
 
 
 def process_start_time(pid: int) -> float:
-    """When a process began, in seconds; equal for two readings exactly if it is one process.
+    """When a process began: equal for two readings exactly if it is one process.
 
-    Since boot on Linux (/proc/PID/stat, field 22), since the epoch on macOS (libproc).
+    In the system's own unit, as the daemon reads it: clock ticks since boot on Linux
+    (/proc/PID/stat, field 22), seconds since the epoch on macOS (libproc).
 
     Raises:
         ProcessLookupError: There is no such process.
@@ -27,8 +31,7 @@ def process_start_time(pid: int) -> float:
     except FileNotFoundError as error:
         raise ProcessLookupError(f"there is no process {pid}") from error
     # The second field is the command in parentheses, and may itself hold spaces.
-    ticks = int(stat.rpartition(")")[2].split()[19])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    return float(stat.rpartition(")")[2].split()[19])
 
 
 def _start_time_darwin(pid: int) -> float:
@@ -54,5 +57,5 @@ def boot_id() -> str:
         value = ctypes.create_string_buffer(size.value)
         if libc.sysctlbyname(b"kern.bootsessionuuid", value, ctypes.byref(size), None, 0) != 0:
             raise OSError(ctypes.get_errno(), "sysctl kern.bootsessionuuid failed")
-        return value.value.decode("ascii").lower()
+        return value.value.decode("ascii")
     return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()

@@ -1,7 +1,7 @@
 """The one writer: what it makes visible, when, and what it does when the log refuses."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 from pathlib import Path
 from random import Random
 
@@ -13,7 +13,7 @@ import trio.testing
 from daemon.clock import Clock
 from daemon.eventlog.log import EventLog
 from daemon.eventlog.reader import Line
-from daemon.kernel import PROBE_MS, Answer, Kernel
+from daemon.kernel import PROBE_MS, Answer, Kernel, Subscription
 from daemon.pool import messages as m
 from daemon.pool.evolve import evolve
 from daemon.pool.state import Busy, Idle, Pool, durable_part
@@ -107,6 +107,7 @@ async def working(disk: FaultyDisk) -> AsyncIterator[Bench]:
         tasks.start_soon(kernel.run)
         yield Bench(disk, kernel, performed)
         tasks.cancel_scope.cancel()
+    kernel.close()
     log.close()
 
 
@@ -152,9 +153,14 @@ async def test_residents_serve_on_while_the_disk_is_full() -> None:
 
 
 async def test_what_was_observed_meanwhile_is_recorded_once_there_is_room() -> None:
+    with ExitStack() as stack:
+        await _observe_on_a_full_disk(stack)
+
+
+async def _observe_on_a_full_disk(stack: ExitStack) -> None:
     async with working(FaultyDisk(Random(1))) as bench:
         worker = await bench.make_resident(0)
-        watcher = bench.kernel.subscribe()
+        watcher = stack.enter_context(closing(bench.kernel.subscribe()))
         bench.disk.capacity_bytes = 0
         await bench.load(1)
         await bench.report(m.ReportExit(worker=worker, signal=9))
@@ -227,13 +233,14 @@ async def test_commands_that_wait_together_are_committed_together() -> None:
 
 async def test_a_watcher_that_falls_behind_is_ended_and_others_are_not() -> None:
     async with working(FaultyDisk(Random(1), faults=Faults(short_write=0.5))) as bench:
-        slow, quick = bench.kernel.subscribe(), bench.kernel.subscribe()
-        seen = 0
-        for number in range(1100):
-            verb = m.Pin if number % 2 == 0 else m.Unpin
-            await bench.report(verb(ticket=0, client="test", key="/k", name="k"))
-            line = await quick.lines.receive()
-            assert line.seq == number + 1
-            seen += 1
-        assert seen == 1100
-        assert len([line async for line in slow.lines]) == 1024
+        with closing(bench.kernel.subscribe()) as slow, closing(bench.kernel.subscribe()) as quick:
+            await _pin_and_watch(bench, slow, quick)
+
+
+async def _pin_and_watch(bench: Bench, slow: Subscription, quick: Subscription) -> None:
+    for number in range(1100):
+        verb = m.Pin if number % 2 == 0 else m.Unpin
+        await bench.report(verb(ticket=0, client="test", key="/k", name="k"))
+        line = await quick.lines.receive()
+        assert line.seq == number + 1
+    assert len([line async for line in slow.lines]) == 1024

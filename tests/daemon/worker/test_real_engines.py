@@ -122,8 +122,8 @@ def test_closing_in_a_long_prefill_frees_the_model(text: tuple[Worker, Link, Pat
     assert link.until(Running).running == 0
 
 
-def picture(color: str) -> Image.Image:
-    return Image.new("RGB", (32, 32), color)
+def picture(color: str, size: tuple[int, int] = (32, 32)) -> Image.Image:
+    return Image.new("RGB", size, color)
 
 
 def part(image: Image.Image) -> ImagePart:
@@ -135,7 +135,7 @@ def part(image: Image.Image) -> ImagePart:
 def test_vision_equals_mlx_vlm(vision: tuple[Worker, Link, Path]) -> None:
     worker, _, folder = vision
     model, processor = vlm_load(str(folder))
-    images = [picture("red"), picture("blue")]
+    images = [picture("red"), picture("blue", (48, 32))]
     content = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "Compare."}]
     prompt = processor.tokenizer.apply_chat_template(
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
@@ -145,6 +145,8 @@ def test_vision_equals_mlx_vlm(vision: tuple[Worker, Link, Path]) -> None:
     (answer, done), (beside, _) = whole(worker, asked, request(TextPart("Ping")))
     # Random weights write broken characters, and mlx_vlm leaves those out.
     assert answer.replace("\ufffd", "") == expected.text
+    swapped = request(part(images[1]), part(images[0]), TextPart("Compare."))
+    assert whole(worker, swapped)[0][0] != answer, "the order matters"
     assert isinstance(done, Done)
     assert done.usage.prompt_tokens == expected.prompt_tokens
     assert beside == whole(worker, request(TextPart("Ping")))[0][0]

@@ -1,0 +1,123 @@
+"""The machine as the supervisor meets it: processes of workers, their locks and sockets."""
+
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Protocol
+
+import anyio
+import anyio.to_thread
+
+from daemon import processes
+from daemon.supervisor.launch import Launcher, wait_listening
+from daemon.supervisor.link import open_link
+from daemon.wire import data as d
+from daemon.wire.paths import Home
+
+
+class WorkerProcess(Protocol):
+    """A child process, as :class:`subprocess.Popen` gives it."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None:
+        """Its exit code once it has ended, negative for a signal; None while it lives."""
+
+    def wait(self) -> int:
+        """The same, once :meth:`Host.wait_exit` has returned."""
+
+
+class WorkerLink(Protocol):
+    """A greeted connection to a worker."""
+
+    @property
+    def hosting(self) -> d.Hosting: ...
+
+    async def send(self, command: d.LinkCommand) -> None: ...
+
+    def reports(self) -> AsyncIterator[d.LinkReport]:
+        """Reports until the connection ends."""
+
+
+class Host(Protocol):
+    """What :class:`OsHost` does on a real machine; a simulation does it in virtual time."""
+
+    @property
+    def boot_id(self) -> str: ...
+
+    async def spawn(self, worker: str) -> WorkerProcess:
+        """Start a worker's process.
+
+        Raises:
+            OSError: It could not be started.
+        """
+
+    async def wait_listening(self, process: WorkerProcess) -> None:
+        """Wait until it has its lock and listens.
+
+        Raises:
+            MlxdError: ``worker_failed``: it never did.
+        """
+
+    def open_link(self, worker: str, generation: int) -> AbstractAsyncContextManager[WorkerLink]:
+        """Dial a worker as its daemon: see :func:`daemon.supervisor.link.open_link`."""
+
+    async def is_held(self, worker: str) -> bool:
+        """Whether a living process holds the worker's lock."""
+
+    def workers(self) -> list[str]:
+        """Every worker that has left a lock file, alive or not."""
+
+    def start_time(self, pid: int) -> float | None:
+        """When a process began, None once it is gone; guards against pid reuse."""
+
+    def wait_exit(self, pid: int) -> Awaitable[None]:
+        """Wait until a process is gone."""
+
+    def signal(self, pid: int, number: signal.Signals) -> None:
+        """Send a signal; a process that is gone already is fine."""
+
+    def remove_files(self, worker: str) -> None:
+        """Take away the socket and lock file of a worker that is gone."""
+
+
+class OsHost:
+    """The real thing: one folder of locks and sockets, and a launcher."""
+
+    def __init__(self, home: Home, launcher: Launcher) -> None:
+        self.boot_id = processes.boot_id()
+        self._home = home
+        self._launcher = launcher
+
+    async def spawn(self, worker: str) -> WorkerProcess:
+        return await anyio.to_thread.run_sync(self._launcher.spawn, worker)
+
+    async def wait_listening(self, process: WorkerProcess) -> None:
+        await wait_listening(process)
+
+    def open_link(self, worker: str, generation: int) -> AbstractAsyncContextManager[WorkerLink]:
+        return open_link(self._home.worker_socket(worker), generation)
+
+    async def is_held(self, worker: str) -> bool:
+        lock = self._home.worker_lock(worker)
+        return await anyio.to_thread.run_sync(processes.is_held, lock)
+
+    def workers(self) -> list[str]:
+        locks = sorted(self._home.run_dir.glob("w-*.lock"))
+        return [lock.stem.removeprefix("w-") for lock in locks]
+
+    def start_time(self, pid: int) -> float | None:
+        return processes.start_time(pid)
+
+    def wait_exit(self, pid: int) -> Awaitable[None]:
+        return processes.wait_exit(pid)
+
+    def signal(self, pid: int, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def remove_files(self, worker: str) -> None:
+        for path in (self._home.worker_socket(worker), self._home.worker_lock(worker)):
+            path.unlink(missing_ok=True)
