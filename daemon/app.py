@@ -12,10 +12,10 @@ import anyio
 import msgspec
 import structlog
 
-from daemon import processes
 from daemon.clock import Clock
 from daemon.eventlog.disk import OsDisk
 from daemon.eventlog.log import EventLog, OpenReport
+from daemon.identity import boot_id
 from daemon.kernel import Kernel
 from daemon.pool import messages as m
 from daemon.pool.evolve import evolve
@@ -221,7 +221,7 @@ def read_machine(settings: Settings) -> Machine:
     budget, warning = memory.budget_bytes(settings.pool.memory, total_bytes, working_set_bytes)
     if warning is not None:
         _log.warning("budget.clamped", why=warning)
-    return Machine(processes.boot_id(), total_bytes, budget)
+    return Machine(boot_id(), total_bytes, budget)
 
 
 def make_launcher(home: Home, settings: Settings, environ: dict[str, str]) -> Launcher:

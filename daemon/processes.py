@@ -1,56 +1,24 @@
-"""Facts about processes that survive pid reuse and reboots, and waiting for their end."""
+"""Processes as their supervisor sees them: alive, how large, and gone."""
 
-import ctypes
 import fcntl
 import os
 import select
-import struct
 import subprocess
 import sys
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, Final
 
 import anyio
 
-_PROC_PIDTBSDINFO: Final = 3
-_PROC_BSDINFO: Final = struct.Struct("=120xQQ")
-"""Start seconds and microseconds at the end of ``struct proc_bsdinfo`` (sys/proc_info.h)."""
-
-
-def boot_id() -> str:
-    """Changes with every start of the machine."""
-    if sys.platform == "linux":
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    asked = subprocess.run(
-        ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"],
-        capture_output=True,
-        check=True,
-        text=True,
-    )
-    return asked.stdout.strip()
+from daemon.identity import process_start_time
 
 
 def start_time(pid: int) -> float | None:
-    """When process ``pid`` was started; None if there is none.
-
-    The unit is the system's own (clock ticks since boot on Linux, seconds since the epoch
-    on macOS): values are only ever compared with values from the same boot.
-    """
-    if sys.platform == "linux":
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return None
-        # The command name may hold spaces and brackets: fields count from after the last ")".
-        return float(stat.rpartition(")")[2].split()[19])
-    libproc: Any = ctypes.CDLL("/usr/lib/libproc.dylib", use_errno=True)
-    buffer = ctypes.create_string_buffer(_PROC_BSDINFO.size)
-    got = libproc.proc_pidinfo(pid, _PROC_PIDTBSDINFO, ctypes.c_uint64(0), buffer, len(buffer))
-    if got != _PROC_BSDINFO.size:
+    """When process ``pid`` was started, as :mod:`daemon.identity` tells it; None if gone."""
+    try:
+        return process_start_time(pid)
+    except ProcessLookupError:
         return None
-    seconds, microseconds = _PROC_BSDINFO.unpack(buffer.raw)
-    return float(seconds) + float(microseconds) / 1e6
 
 
 def rss_bytes(pid: int) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Protocol
@@ -10,6 +11,7 @@ import anyio
 import anyio.to_thread
 
 from daemon import processes
+from daemon.identity import boot_id
 from daemon.supervisor.launch import Launcher, wait_listening
 from daemon.supervisor.link import open_link
 from daemon.wire import data as d
@@ -18,6 +20,8 @@ from daemon.wire.paths import Home
 
 class WorkerProcess(Protocol):
     """A child process, as :class:`subprocess.Popen` gives it."""
+
+    returncode: int | None
 
     @property
     def pid(self) -> int: ...
@@ -87,7 +91,7 @@ class OsHost:
     """The real thing: one folder of locks and sockets, and a launcher."""
 
     def __init__(self, home: Home, launcher: Launcher) -> None:
-        self.boot_id = processes.boot_id()
+        self.boot_id = boot_id()
         self._home = home
         self._launcher = launcher
 
@@ -95,6 +99,7 @@ class OsHost:
         return await anyio.to_thread.run_sync(self._launcher.spawn, worker)
 
     async def wait_listening(self, process: WorkerProcess) -> None:
+        assert isinstance(process, subprocess.Popen), "it came from spawn"
         await wait_listening(process)
 
     def open_link(self, worker: str, generation: int) -> AbstractAsyncContextManager[WorkerLink]:

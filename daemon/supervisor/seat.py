@@ -1,12 +1,12 @@
 """One worker as the supervisor holds it: what it is owed, and what it used."""
 
-import subprocess
 from contextlib import suppress
 from typing import Final
 
 import anyio
 
 from daemon.pool.messages import ReportUsage
+from daemon.supervisor.host import WorkerProcess
 from daemon.wire import data as d
 
 OUTBOX_MAX: Final = 64
@@ -55,7 +55,7 @@ class Seat:
 
     def __init__(self, worker: str) -> None:
         self.worker = worker
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: WorkerProcess | None = None
         """None for an adopted worker: it is no child of ours."""
         self.pid: int | None = None
         self.start_time: float | None = None

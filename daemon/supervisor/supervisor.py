@@ -177,8 +177,8 @@ class Supervisor:
             if self._alive(seat):
                 self._kill(seat)
                 await self._host.wait_exit(seat.pid)
-        while seat.process is None and await self._host.is_held(seat.worker):
-            await anyio.sleep(LOCK_POLL_S)  # alive, and nobody knows its pid
+        while seat.process is None and await self._host.is_held(seat.worker):  # noqa: ASYNC110
+            await anyio.sleep(LOCK_POLL_S)  # alive, and nobody knows its pid: a lock has no event
         code = seat.process.wait() if seat.process is not None else None
         seat.ended.set()
         del self._seats[seat.worker]

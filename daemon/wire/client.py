@@ -4,7 +4,6 @@
 connection of one request. Both end with their ``async with`` block, whatever happens in it.
 """
 
-import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -36,7 +35,6 @@ PENDING_ANSWERS_MAX: Final = 4096
 _RECEIVE_BYTES: Final = 1 << 16
 _GONE: Final = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
 _GARBLED: Final = (msgspec.DecodeError, UnicodeDecodeError)
-_log: Final = logging.getLogger(__name__)
 _welcome: Final = msgspec.msgpack.Decoder(c.Welcome | c.Refusal)
 _control_answer: Final = msgspec.msgpack.Decoder(c.ControlAnswer)
 _data_answer: Final = msgspec.msgpack.Decoder(d.DataAnswer)
@@ -289,9 +287,13 @@ class Control:
         except _GONE:
             pass
         except (*_GARBLED, MlxdError) as error:
-            _log.error("the daemon sent what this client does not understand: %s", error)
+            self._gone = MlxdError(
+                Code.PROTOCOL_MISMATCH,
+                f"the daemon sent what this mlxctl does not know ({error})",
+                hint="compare the versions: mlxctl version",
+            )
         finally:
-            self._gone = _daemon_gone()
+            self._gone = self._gone or _daemon_gone()
             for pending in self._pending.values():
                 pending.close()
             self._pending.clear()
@@ -330,8 +332,18 @@ async def _watch_answers(
             if isinstance(answer, c.WatchEnded):
                 return
     if (error := gone()) is not None:
-        raise error
+        raise _watch_broken(error, seq)
     yield c.WatchEnded(id=0, reason="lagged", seq=seq)
+
+
+def _watch_broken(error: MlxdError, seq: int) -> MlxdError:
+    if error.code is not Code.NO_DAEMON:
+        return error
+    return MlxdError(
+        Code.NO_DAEMON,
+        f"the daemon went away after record {seq}",
+        hint=f"when it is back: mlxctl events -f --after {seq}",
+    )
 
 
 def _daemon_gone() -> MlxdError:

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from daemon.worker.identity import boot_id, process_start_time
+from daemon.identity import boot_id, process_start_time
 
 SOCKET_PATH_BYTES_MAX: Final = 103
 """macOS holds 104 bytes with the NUL in ``sockaddr_un.sun_path``; asserted everywhere."""
@@ -24,7 +24,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """The one JSON line in a worker's lock file.
 
     Attributes:
-        start_time: As :func:`~daemon.worker.identity.process_start_time` gives it.
+        start_time: As :func:`~daemon.identity.process_start_time` gives it.
         boot_id: Changes with every boot of the machine.
     """
 

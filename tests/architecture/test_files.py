@@ -15,8 +15,54 @@ SMALL_LINES: Final = 40
 MODULE_LINES_MAX: Final = 500
 FUNCTION_LINES_MAX: Final = 70
 
-TESTED_ELSEWHERE: Final[dict[str, str]] = {}
-"""Modules without a test file of their own name, and where their behaviour is tested."""
+STORIES: Final = "tests/scenarios/test_scenarios.py and tests/daemon/pool/test_machine.py"
+LOG: Final = "tests/daemon/eventlog/test_log.py and tests/daemon/eventlog/test_damage.py"
+REAL: Final = "run on tiny real models by tests/contract/test_engine_contract.py"
+WORKER: Final = "run as a process by tests/daemon/worker/test_process.py"
+SUPERVISED: Final = "over real workers in tests/daemon/supervisor/test_supervisor.py"
+
+TESTED_ELSEWHERE: Final[dict[str, str]] = {
+    "daemon/pool/": f"one function, decide, told as stories: {STORIES}",
+    "daemon/eventlog/errors.py": LOG,
+    "daemon/eventlog/opening.py": LOG,
+    "daemon/eventlog/reader.py": LOG,
+    "daemon/eventlog/segment.py": LOG,
+    "daemon/eventlog/archive.py": "by its command in tests/daemon/test_logtool.py",
+    "daemon/models/facts.py": "tests/daemon/models/test_resolve.py",
+    "daemon/models/folder.py": "tests/daemon/models/test_inspect.py",
+    "daemon/models/preflight.py": "tests/daemon/models/test_inspect.py",
+    "daemon/processes.py": SUPERVISED,
+    "daemon/supervisor/launch.py": SUPERVISED,
+    "daemon/supervisor/link.py": SUPERVISED,
+    "daemon/supervisor/seat.py": SUPERVISED,
+    "daemon/app.py": f"{SUPERVISED}; its signals in tests/e2e/test_failures_e2e.py",
+    "daemon/__main__.py": "as a process in tests/e2e/conftest.py and by all that uses it",
+    "daemon/server/catalog.py": "tests/e2e/test_bad_input_e2e.py and tests/e2e/test_mlxctl_e2e.py",
+    "daemon/server/listener.py": "tests/e2e/test_mlxctl_e2e.py",
+    "daemon/server/views.py": "tests/e2e/test_mlxctl_e2e.py",
+    "daemon/wire/client.py": "tests/http_bridge/test_link.py and tests/http_bridge/test_serving.py",
+    "daemon/wire/errors.py": "tests/architecture/test_error_codes.py",
+    "daemon/wire/framing.py": "tests/daemon/worker/test_peer.py and tests/daemon/worker/test_process.py",
+    "daemon/wire/streams.py": "tests/http_bridge/test_link.py",
+    "daemon/worker/engines/generating.py": REAL,
+    "daemon/worker/engines/text.py": REAL,
+    "daemon/worker/engines/vision.py": REAL,
+    "daemon/worker/engines/weights.py": REAL,
+    "daemon/worker/inbox.py": "tests/daemon/worker/test_runner.py",
+    "daemon/worker/main.py": WORKER,
+    "daemon/worker/serving.py": WORKER,
+    "http_bridge/__main__.py": "as a process in tests/e2e/conftest.py and by all that uses it",
+    "http_bridge/openai_common.py": "tests/http_bridge/test_openai_chat.py",
+    "http_bridge/plan.py": "tests/http_bridge/test_serving.py",
+    "http_bridge/sse.py": "tests/http_bridge/test_serving.py",
+}
+"""Modules (or folders of them) without a test file of their name, and where their behaviour
+is tested: found by recording which functions each folder of tests runs."""
+
+NOT_TESTED: Final[dict[str, str]] = {
+    "daemon/supervisor/memory.py": "only that a daemon starts with what it gives",
+}
+"""Gaps, by name: no test would notice if these were wrong."""
 
 LONG_BY_NATURE: Final[dict[str, str]] = {
     "daemon/models/architectures.py": "one table, written by a generator",
@@ -32,14 +78,17 @@ def test_every_module_has_a_test_file_of_its_name() -> None:
         and behaves(module)
         and not (REPOSITORY / mirror(module.path)).exists()
     }
-    assert missing == TESTED_ELSEWHERE.keys()
+    excused = {
+        path for path in missing for place in TESTED_ELSEWHERE if path.startswith(place)
+    } | NOT_TESTED.keys()
+    assert missing - excused == set()
 
 
 @pytest.mark.parametrize(("path", "where"), TESTED_ELSEWHERE.items())
 def test_what_is_tested_elsewhere_is(path: str, where: str) -> None:
     """The reason names the files, and each of them exists."""
     assert (REPOSITORY / path).exists()
-    files = re.findall(r"tests/[\w/.]+", where)
+    files = re.findall(r"tests/[\w/]+\.py", where)
     assert files, f"{path}: say which test file"
     assert [file for file in files if not (REPOSITORY / file).exists()] == []
 

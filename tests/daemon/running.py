@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 
-from daemon import processes
 from daemon.app import Daemon, Machine, open_daemon
+from daemon.identity import boot_id
 from daemon.kernel import Answer
 from daemon.pool import messages as m
 from daemon.supervisor.launch import Launcher, worker_env
@@ -41,7 +41,7 @@ async def running_daemon(home: Home, budget_bytes: int = 10 * GB) -> AsyncIterat
         command=FAKE_WORKER,
         env=worker_env(os.environ, {}),
     )
-    machine = Machine(processes.boot_id(), 100 * GB, budget_bytes)
+    machine = Machine(boot_id(), 100 * GB, budget_bytes)
     async with open_daemon(home, Settings(), launcher, machine) as daemon:
         yield daemon
 

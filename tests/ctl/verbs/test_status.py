@@ -42,7 +42,7 @@ async def test_json_has_the_documented_shape(mlxctl: Ctl) -> None:
     assert list(shape) == [
         *("v", "version", "pid", "generation", "started_at_ms", "now_ms", "seq"),
         *("budget_bytes", "committed_bytes", "memory_total_bytes", "rss_bytes", "home"),
-        *("read_only", "warnings", "models", "queue"),
+        *("read_only", "stopping", "warnings", "models", "queue"),
     ]
     assert shape["v"] == 1
     assert shape["models"][0] == {

@@ -31,7 +31,7 @@ from daemon.wire.data import (
     UsageReport,
 )
 from daemon.wire.errors import Code
-from daemon.worker.identity import boot_id, process_start_time
+from daemon.identity import boot_id, process_start_time
 from tests.daemon.worker.harness import Client, Connection, Link, Worker, begin, running_worker
 from tests.fakes.engine import (
     POISON_PREPARE,

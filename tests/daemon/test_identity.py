@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from daemon import processes
-from daemon.worker.identity import boot_id, process_start_time
+from daemon.identity import boot_id, process_start_time
 
 
 def test_start_times_tell_processes_apart() -> None:
@@ -18,11 +17,6 @@ def test_start_times_tell_processes_apart() -> None:
         assert process_start_time(child.pid) > own
     with pytest.raises(ProcessLookupError):
         process_start_time(child.pid)
-
-
-def test_the_daemon_reads_the_same() -> None:
-    assert process_start_time(os.getpid()) == processes.start_time(os.getpid())
-    assert boot_id() == processes.boot_id()
 
 
 def test_one_boot_has_one_name() -> None:
