@@ -13,9 +13,10 @@ import structlog
 
 from daemon import app
 from daemon.eventlog.errors import LogError
+from daemon.logtool import log_group
 from daemon.version import VERSION
 from daemon.wire.errors import MlxdError
-from daemon.wire.paths import find_home
+from daemon.wire.paths import Home, find_home
 from daemon.wire.settings import load_settings
 
 
@@ -30,10 +31,18 @@ def main(context: click.Context) -> None:
     """
     if context.invoked_subcommand is None:
         sys.exit(_run())
+    try:
+        context.obj = find_home(os.environ, sys.platform)  # noqa: TID251
+    except MlxdError as error:
+        sys.exit(_fail(error))
+
+
+main.add_command(log_group, "log")
 
 
 @main.command()
-def check() -> None:
+@click.pass_obj
+def check(home: Home) -> None:
     """Read the configuration and say whether it is right."""
     try:
         home = find_home(os.environ, sys.platform)  # noqa: TID251

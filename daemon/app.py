@@ -101,6 +101,7 @@ async def open_daemon(
     Leaving the block without :meth:`Daemon.stop` is a crash: workers live on, and the
     next daemon adopts them.
     """
+    socket = home.control_socket  # says so at once if its path is too long
     for folder in (home.root, home.run_dir, home.logs_dir):
         make_private(folder)
     with (
@@ -131,7 +132,7 @@ async def open_daemon(
             )
             async with _running(kernel):
                 await _begin(kernel, supervisor, machine, report)
-                async with open_listener(home.control_socket, context):
+                async with open_listener(socket, context):
                     yield Daemon(kernel, supervisor, catalog)
 
 

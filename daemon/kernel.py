@@ -191,12 +191,13 @@ class Kernel:
         return min((t for t in due if t is not None), default=None)
 
     async def _commit(self, batch: list[Order]) -> None:
+        orders = batch
         if self.read_only is not None and await self._probe():
             writable = Order(m.ReportLog(blocked=None), m.Cause(command="log_writable"))
-            batch = [writable, *batch]
+            orders = [writable, *batch]
         before, steps = self.pool, []
         pool = before
-        for order in batch:
+        for order in orders:
             pool, step = self._decide(pool, order)
             steps.append(step)
         lines: tuple[Line, ...] = ()

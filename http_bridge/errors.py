@@ -1,4 +1,4 @@
-"""How a failure looks over HTTP: status, headers and the OpenAI error object.
+"""How a failure looks over HTTP: status, headers, and the error object of each protocol.
 
 Statuses come from the one table in ``daemon.wire.errors``. What only HTTP knows (an unknown
 path, a body that is too large, a foreign origin) is an :class:`HttpProblem` with a status of
@@ -15,6 +15,15 @@ from daemon.wire.errors import HANDLING, Code, Fault, MlxdError
 
 _PARAMS: Final = {"template_kwargs": "chat_template_kwargs"}
 """Fields that the wire names differently."""
+
+_ANTHROPIC_KINDS: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
 
 _json: Final = msgspec.json.Encoder()
 
@@ -51,20 +60,27 @@ def openai_error(fault: Fault) -> dict[str, Any]:
         "message": fault.message,
         "type": _kind(HANDLING[fault.code].http_status),
         "param": _PARAMS.get(fault.field or "", fault.field),
-        "code": _openai_code(fault),
+        "code": openai_code(fault),
     }
     if fault.hint is not None:
         error["hint"] = fault.hint
     return {"error": error}
 
 
-def error_body(fault: Fault) -> bytes:
+def anthropic_error(fault: Fault) -> dict[str, Any]:
+    """The same as Anthropic says it (https://docs.anthropic.com/en/api/errors)."""
+    return _anthropic(HANDLING[fault.code].http_status, fault.message)
+
+
+def error_body(fault: Fault, *, anthropic: bool = False) -> bytes:
     """The JSON body that reports ``fault``."""
-    return _json.encode(openai_error(fault))
+    return _json.encode(anthropic_error(fault) if anthropic else openai_error(fault))
 
 
-def problem_body(problem: HttpProblem) -> bytes:
+def problem_body(problem: HttpProblem, *, anthropic: bool = False) -> bytes:
     """The JSON body that reports what HTTP refused."""
+    if anthropic:
+        return _json.encode(_anthropic(problem.status, str(problem)))
     error = {
         "message": str(problem),
         "type": _kind(problem.status),
@@ -89,15 +105,23 @@ def error_headers(fault: Fault) -> dict[str, str]:
     return headers
 
 
+def openai_code(fault: Fault) -> str:
+    """The stable code of a failure; OpenAI's own where clients look for it."""
+    if fault.code is Code.NOT_FOUND and fault.field == "model":
+        return "model_not_found"
+    if fault.code is Code.UNAUTHORIZED:
+        return "invalid_api_key"
+    return fault.code.value
+
+
 def _kind(status: int) -> str:
     if status == 429:
         return "rate_limit_error"
     return "invalid_request_error" if status < 499 else "server_error"
 
 
-def _openai_code(fault: Fault) -> str:
-    if fault.code is Code.NOT_FOUND and fault.field == "model":
-        return "model_not_found"
-    if fault.code is Code.UNAUTHORIZED:
-        return "invalid_api_key"
-    return fault.code.value
+def _anthropic(status: int, message: str) -> dict[str, Any]:
+    kind = _ANTHROPIC_KINDS.get(status)
+    if kind is None:
+        kind = "invalid_request_error" if status < 499 else "api_error"
+    return {"type": "error", "error": {"type": kind, "message": message}}

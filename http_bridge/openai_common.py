@@ -1,5 +1,6 @@
 """What the two OpenAI text protocols share, both ways."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -8,7 +9,8 @@ from daemon.wire import data as d
 from daemon.wire.errors import MlxdError
 from daemon.wire.units import parse_duration_s
 from http_bridge.errors import refuse
-from http_bridge.openai_schema import TextRequest
+from http_bridge.openai_schema import Effort, TextRequest
+from http_bridge.plan import PRIORITIES, Priority, Requirement, total_usage
 
 DONE_EVENT: Final = b"data: [DONE]\n\n"
 
@@ -19,8 +21,6 @@ def check_common(request: TextRequest) -> None:
     Raises:
         MlxdError: ``invalid_request`` naming the parameter.
     """
-    if request.n not in {None, 1}:
-        raise refuse("n", f"{request.n} choices are not supported; send 1, or ask several times")
     if request.stream_options is not None and not request.stream:
         raise refuse("stream_options", "only together with stream: true")
 
@@ -47,25 +47,75 @@ def stops_of(request: TextRequest) -> tuple[str, ...]:
     return (request.stop,) if isinstance(request.stop, str) else request.stop
 
 
-def ttl_s_of(request: TextRequest) -> float | None:
+def ttl_s_of(ttl: float | None, keep_alive: str | float | None) -> float | None:
     """Idle seconds from ``ttl`` or ``keep_alive``.
 
     Raises:
         MlxdError: ``invalid_request`` if they differ, or if ``keep_alive`` is no length of time.
     """
-    if request.keep_alive is None:
-        return request.ttl
+    if keep_alive is None:
+        return ttl
     try:
-        keep_alive_s = parse_duration_s(request.keep_alive, field="keep_alive")
+        keep_alive_s = parse_duration_s(keep_alive, field="keep_alive")
     except MlxdError as error:
         raise refuse(
             "keep_alive",
-            f"{request.keep_alive!r} is not a length of time; send seconds or text such as "
+            f"{keep_alive!r} is not a length of time; send seconds or text such as "
             '"5m" (to keep a model for ever, pin it: mlxctl load --pin)',
         ) from error
-    if request.ttl not in {None, keep_alive_s}:
+    if ttl not in {None, keep_alive_s}:
         raise refuse("ttl", "differs from keep_alive; send one of them")
     return keep_alive_s
+
+
+def priority_of(priority: Priority | None) -> tuple[int, tuple[Requirement, ...]]:
+    """The wire's priority, and what the model must be able to do for it."""
+    value = PRIORITIES[priority]
+    needed = Requirement(capability="priority", field="priority")
+    return value, (needed,) if value else ()
+
+
+def thinking_of(
+    effort: Effort | None, field: str, given: dict[str, Any] | None
+) -> tuple[dict[str, Any] | None, tuple[Requirement, ...]]:
+    """Template variables for an effort, joined with those that were ``given``.
+
+    ``none`` sets ``enable_thinking`` to false; the others set it to true and
+    ``reasoning_effort`` to their name, which only some templates read: those models have the
+    capability "reasoning_effort". ``medium`` is what models do by themselves.
+
+    Raises:
+        MlxdError: ``invalid_request`` if ``given`` speaks of the same variables.
+    """
+    if effort is None:
+        return given, ()
+    if given is not None and not {"enable_thinking", "reasoning_effort"}.isdisjoint(given):
+        raise refuse(field, "chat_template_kwargs says it, too; send one of them")
+    if effort == "none":
+        return {**(given or {}), "enable_thinking": False}, ()
+    variables = {**(given or {}), "enable_thinking": True, "reasoning_effort": effort}
+    needed = Requirement(capability="reasoning_effort", field=field)
+    return variables, () if effort == "medium" else (needed,)
+
+
+def token_text(token: bytes) -> str:
+    """A token's text; bytes that are no character yet show as U+FFFD."""
+    return token.decode(errors="replace")
+
+
+def logprobs_of(tokens: Sequence[d.TokenLogprob]) -> list[dict[str, Any]]:
+    """OpenAI's list of log probabilities."""
+    return [
+        {
+            **_chance(token.token, token.logprob),
+            "top_logprobs": [_chance(other.token, other.logprob) for other in token.top],
+        }
+        for token in tokens
+    ]
+
+
+def _chance(token: bytes, logprob: float) -> dict[str, Any]:
+    return {"token": token_text(token), "bytes": list(token), "logprob": logprob}
 
 
 def usage_of(usage: d.Usage) -> dict[str, Any]:
@@ -87,14 +137,32 @@ class ChunkFrame:
     def __init__(self, head: dict[str, Any], *, include_usage: bool) -> None:
         opened = msgspec.json.encode(head)[:-1]
         usage = b',"usage":null' if include_usage else b""
-        self._before = b"data: " + opened + b',"choices":[{"index":0,'
+        self._before = b"data: " + opened + b',"choices":[{"index":'
         self._after = b"}]" + usage + b"}\n\n"
         self._bare = b"data: " + opened + b',"choices":[],"usage":'
 
-    def chunk(self, fields: bytes) -> bytes:
+    def chunk(self, fields: bytes, choice: int = 0) -> bytes:
         """One event; ``fields`` are the choice's members, as JSON without braces."""
-        return self._before + fields + self._after
+        return self._before + b"%d," % choice + fields + self._after
 
     def usage_chunk(self, usage: d.Usage) -> bytes:
         """The event without choices that carries the counts."""
         return self._bare + msgspec.json.encode(usage_of(usage)) + b"}\n\n"
+
+
+class Ending:
+    """Counts the choices that have ended, for what is said after the last one."""
+
+    def __init__(self, choices: int, *, include_usage: bool) -> None:
+        self._missing = choices
+        self._include_usage = include_usage
+        self._usages: dict[int, d.Usage] = {}
+
+    def after(self, done: d.Done, choice: int, frame: ChunkFrame) -> bytes:
+        """The usage chunk and ``[DONE]`` if this was the last choice, else nothing."""
+        self._usages[choice] = done.usage
+        if len(self._usages) < self._missing:
+            return b""
+        usages = [self._usages[index] for index in sorted(self._usages)]
+        usage = frame.usage_chunk(total_usage(usages)) if self._include_usage else b""
+        return usage + DONE_EVENT

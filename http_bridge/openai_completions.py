@@ -10,16 +10,19 @@ from daemon.wire.errors import Fault
 from http_bridge.decode import decode_body
 from http_bridge.errors import error_body, refuse
 from http_bridge.openai_common import (
-    DONE_EVENT,
     ChunkFrame,
+    Ending,
     check_common,
+    priority_of,
     sampling_of,
     stops_of,
+    token_text,
     ttl_s_of,
     usage_of,
 )
 from http_bridge.openai_schema import CompletionRequest, completion_decoder
-from http_bridge.plan import Plan
+from http_bridge.plan import Answer, Plan, total_usage
+from http_bridge.sse import comment
 
 MAX_TOKENS_DEFAULT: Final = 16
 """OpenAI's documented default for this endpoint."""
@@ -35,9 +38,11 @@ def read_completion(body: bytes, request_id: str) -> tuple[Plan, bool]:
     """
     request = decode_body(completion_decoder, body)
     _check(request)
+    priority, urgent = priority_of(request.priority)
     plan = Plan(
         model=request.model,
         needs=("text",),
+        requires=urgent,
         generate=d.Generate(
             lease="",
             request=request_id,
@@ -45,9 +50,12 @@ def read_completion(body: bytes, request_id: str) -> tuple[Plan, bool]:
             sampling=sampling_of(request),
             max_tokens=request.max_tokens or MAX_TOKENS_DEFAULT,
             stop=stops_of(request),
+            logprobs=request.logprobs,
+            priority=priority,
         ),
         stream=bool(request.stream),
-        ttl_s=ttl_s_of(request),
+        ttl_s=ttl_s_of(request.ttl, request.keep_alive),
+        choices=request.n or 1,
     )
     options = request.stream_options
     return plan, options is not None and options.include_usage
@@ -57,10 +65,8 @@ def _check(request: CompletionRequest) -> None:
     check_common(request)
     if request.echo:
         raise refuse("echo", "the prompt cannot be repeated; leave it out")
-    if request.best_of not in {None, 1}:
-        raise refuse("best_of", "not supported; send 1 or leave it out")
-    if request.logprobs is not None:
-        raise refuse("logprobs", "log probabilities are not supported; leave it out")
+    if request.best_of not in {None, request.n or 1}:
+        raise refuse("best_of", "every choice is answered; send n alone")
     if request.suffix:
         raise refuse("suffix", "text cannot be inserted before a suffix; leave it out")
 
@@ -78,39 +84,61 @@ def _prompt(request: CompletionRequest) -> str | tuple[int, ...]:
 
 
 class CompletionReply:
-    """One completion as OpenAI's text_completion chunks, or as one object."""
+    """Completions as OpenAI's text_completion chunks, or as one object."""
 
-    def __init__(self, *, request_id: str, created_s: int, include_usage: bool) -> None:
+    def __init__(
+        self,
+        *,
+        request_id: str,
+        created_s: int,
+        include_usage: bool,
+        choices: int = 1,
+        logprobs: bool = False,
+    ) -> None:
         self._id = request_id
         self._created_s = created_s
         self._include_usage = include_usage
+        self._logprobs = logprobs
+        self._offsets = [0] * choices
+        self._ending = Ending(choices, include_usage=include_usage)
         self._frame: ChunkFrame
 
-    def begin(self, model: str) -> bytes:
+    def waiting(self, note: str) -> bytes:
+        return comment(note)
+
+    def begin(self, model: str, prompt_tokens: int = 0) -> bytes:  # noqa: ARG002 - usage has it
         self._frame = ChunkFrame(self._head(model), include_usage=self._include_usage)
         return b""
 
-    def delta(self, delta: d.Delta) -> bytes:
-        return self._chunk(_json.encode(delta.text)) if delta.text else b""
+    def delta(self, delta: d.Delta, choice: int = 0) -> bytes:
+        if not delta.text and not delta.logprobs:
+            return b""
+        logprobs = b"null"
+        if delta.logprobs:
+            offset = self._offsets[choice]
+            shown, self._offsets[choice] = logprobs_object(delta.logprobs, offset)
+            logprobs = _json.encode(shown)
+        return self._chunk(_json.encode(delta.text), choice, logprobs=logprobs)
 
-    def end(self, done: d.Done) -> bytes:
-        finish = self._chunk(b'""', b'"' + _finish(done).encode() + b'"')
-        usage = self._frame.usage_chunk(done.usage) if self._include_usage else b""
-        return finish + usage + DONE_EVENT
+    def end(self, done: d.Done, choice: int = 0) -> bytes:
+        finish = self._chunk(b'""', choice, finish_reason=b'"' + _finish(done).encode() + b'"')
+        return finish + self._ending.after(done, choice, self._frame)
 
     def failure(self, fault: Fault) -> bytes:
         return b"data: " + error_body(fault) + b"\n\n"
 
-    def whole(self, model: str, deltas: Sequence[d.Delta], done: d.Done) -> bytes:
-        choice = {
-            "index": 0,
-            "text": "".join(delta.text for delta in deltas),
-            "logprobs": None,
-            "finish_reason": _finish(done),
-        }
-        return _json.encode(
-            {**self._head(model), "choices": [choice], "usage": usage_of(done.usage)}
-        )
+    def whole(self, model: str, answers: Sequence[Answer]) -> bytes:
+        choices = [
+            {
+                "index": index,
+                "text": answer.text,
+                "logprobs": logprobs_object(answer.logprobs)[0] if self._logprobs else None,
+                "finish_reason": _finish(answer.done),
+            }
+            for index, answer in enumerate(answers)
+        ]
+        usage = total_usage([answer.done.usage for answer in answers])
+        return _json.encode({**self._head(model), "choices": choices, "usage": usage_of(usage)})
 
     def _head(self, model: str) -> dict[str, Any]:
         return {
@@ -120,10 +148,40 @@ class CompletionReply:
             "model": model,
         }
 
-    def _chunk(self, text: bytes, finish_reason: bytes = b"null") -> bytes:
-        return self._frame.chunk(
-            b'"text":' + text + b',"logprobs":null,"finish_reason":' + finish_reason
-        )
+    def _chunk(
+        self,
+        text: bytes,
+        choice: int,
+        *,
+        logprobs: bytes = b"null",
+        finish_reason: bytes = b"null",
+    ) -> bytes:
+        fields = b'"text":' + text + b',"logprobs":' + logprobs
+        return self._frame.chunk(fields + b',"finish_reason":' + finish_reason, choice)
+
+
+def logprobs_object(
+    tokens: Sequence[d.TokenLogprob], offset: int = 0
+) -> tuple[dict[str, Any], int]:
+    """This endpoint's older form of log probabilities, and where the next token begins.
+
+    Args:
+        offset: Characters of the answer before the first of these tokens.
+    """
+    texts = [token_text(token.token) for token in tokens]
+    offsets = []
+    for text in texts:
+        offsets.append(offset)
+        offset += len(text)
+    shown = {
+        "tokens": texts,
+        "token_logprobs": [token.logprob for token in tokens],
+        "top_logprobs": [
+            {token_text(other.token): other.logprob for other in token.top} for token in tokens
+        ],
+        "text_offset": offsets,
+    }
+    return shown, offset
 
 
 def _finish(done: d.Done) -> str:

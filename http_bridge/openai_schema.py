@@ -2,13 +2,16 @@
 
 Field names and meanings are OpenAI's (https://platform.openai.com/docs/api-reference/chat),
 ``null`` means absent. Extensions of ours: ``top_k``, ``min_p``, ``repetition_penalty``,
-``chat_template_kwargs``, ``keep_alive``, ``ttl`` and an assistant's ``reasoning_content``.
+``chat_template_kwargs``, ``priority``, ``keep_alive``, ``ttl`` and an assistant's
+``reasoning_content``. What each field means is in ``docs/api-fields.md``.
 """
 
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
+
+from http_bridge.plan import Priority
 
 INT_MAX: Final = (1 << 31) - 1
 
@@ -19,6 +22,8 @@ Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 FunctionName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
+ChoiceCount = Annotated[int, Meta(ge=1, le=16)]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Stop = NonEmpty | Annotated[tuple[NonEmpty, ...], Meta(max_length=16)]
 Metadata = dict[
     Annotated[str, Meta(max_length=64)],
@@ -120,14 +125,41 @@ class StreamOptions(Strict, frozen=True, kw_only=True):
     include_usage: bool = False
 
 
-class TextRequest(Strict, frozen=True, kw_only=True):
-    """What chat and plain completions have in common.
+class ChosenFunction(Strict, frozen=True, kw_only=True):
+    name: FunctionName
 
-    Attributes:
-        user: Accepted; neither used nor recorded.
-        keep_alive: Idle time after which the model may be unloaded, such as "5m" or seconds.
-        ttl: The same in seconds.
-    """
+
+class ChosenTool(Strict, frozen=True, kw_only=True):
+    type: Literal["function"]
+    function: ChosenFunction
+
+
+class TextFormat(Strict, frozen=True, kw_only=True, tag_field="type", tag="text"):
+    """Any text: what models write anyway."""
+
+
+class JsonObjectFormat(Strict, frozen=True, kw_only=True, tag_field="type", tag="json_object"):
+    """One JSON object of any kind."""
+
+
+class NamedSchema(Strict, frozen=True, kw_only=True):
+    """A JSON Schema; it is always enforced, ``name`` and ``description`` are labels."""
+
+    name: Name
+    schema: dict[str, Any]
+    description: str | None = None
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(Strict, frozen=True, kw_only=True, tag_field="type", tag="json_schema"):
+    json_schema: NamedSchema
+
+
+ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
+
+
+class TextRequest(Strict, frozen=True, kw_only=True):
+    """What chat and plain completions have in common."""
 
     model: NonEmpty
     stream: bool | None = None
@@ -143,32 +175,31 @@ class TextRequest(Strict, frozen=True, kw_only=True):
     frequency_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
     logit_bias: dict[TokenId, Bias] | None = None
-    n: int | None = None
+    n: ChoiceCount | None = None
     user: str | None = None
+    priority: Priority | None = None
     keep_alive: str | float | None = None
     ttl: Annotated[float, Meta(ge=0, le=1e9)] | None = None
 
 
 class ChatRequest(TextRequest, frozen=True, kw_only=True):
-    """``POST /v1/chat/completions``.
-
-    Attributes:
-        metadata: Accepted; neither used nor recorded.
-        store: Only false: nothing is ever stored.
-        parallel_tool_calls: Only true, which is how models behave here.
-        chat_template_kwargs: Extra variables of the model's chat template.
-    """
+    """``POST /v1/chat/completions``."""
 
     messages: Annotated[tuple[Message, ...], Meta(min_length=1)]
     max_completion_tokens: TokenCount | None = None
     tools: tuple[Tool, ...] | None = None
-    tool_choice: str | dict[str, Any] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
     parallel_tool_calls: bool | None = None
-    response_format: dict[str, Any] | None = None
+    response_format: ResponseFormat | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    reasoning_effort: Effort | None = None
     metadata: Annotated[Metadata, Meta(max_length=16)] | None = None
     store: bool | None = None
+    modalities: tuple[Literal["text"]] | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
 
@@ -178,7 +209,7 @@ class CompletionRequest(TextRequest, frozen=True, kw_only=True):
     prompt: str | Annotated[tuple[str | TokenId, ...], Meta(min_length=1)]
     echo: bool | None = None
     best_of: int | None = None
-    logprobs: int | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
     suffix: str | None = None
 
 

@@ -5,51 +5,133 @@ its :class:`Reply`; both without I/O. ``serving`` joins them and knows no protoc
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
 from daemon.wire import control as c
 from daemon.wire import data as d
 from daemon.wire.errors import Fault
+from http_bridge.errors import refuse
+
+Priority = Literal["low", "normal", "high"]
+PRIORITIES: Final[dict[str | None, int]] = {None: 0, "low": -1, "normal": 0, "high": 1}
+
+_SEEDS: Final = 1 << 63
+
+
+class Requirement(msgspec.Struct, frozen=True, kw_only=True):
+    """A parameter that only some models' workers honour.
+
+    Attributes:
+        capability: What the granted model must have.
+        field: The parameter that asks for it.
+    """
+
+    capability: str
+    field: str
+
+    def check(self, granted: c.Granted) -> None:
+        """Refuse what the granted model would silently leave out.
+
+        Raises:
+            MlxdError: ``invalid_request`` naming the parameter.
+        """
+        if self.capability not in granted.capabilities:
+            raise refuse(
+                self.field,
+                f"{granted.model} cannot honour it (it lacks the capability "
+                f"{self.capability!r}); leave it out, or choose another model "
+                "(GET /v1/models lists what each can do)",
+            )
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """A validated request.
+    """A validated request for text.
 
     Attributes:
         model: As the caller named it; the daemon looks it up.
         needs: Capabilities that the model must have.
+        requires: Parameters that depend on the model's capabilities.
         generate: The worker's request, its lease still empty.
         stream: Whether the answer is streamed.
         ttl_s: Idle seconds after which the model may be unloaded; None leaves it as it is.
+        choices: How many answers; all of them under one lease.
     """
 
     model: str
     needs: tuple[str, ...]
     generate: d.Generate
+    requires: tuple[Requirement, ...] = ()
     stream: bool = False
     ttl_s: float | None = None
+    choices: int = 1
 
-    def for_lease(self, granted: c.Granted) -> d.Generate:
-        """The request as the worker of a granted lease takes it."""
-        return msgspec.structs.replace(self.generate, lease=granted.lease)
+    def for_lease(self, granted: c.Granted, choice: int = 0) -> d.Generate:
+        """The request for one choice, as the worker of a granted lease takes it.
+
+        With a seed, choice n is drawn with seed + n, so that the whole answer can be repeated.
+
+        Raises:
+            MlxdError: ``invalid_request`` naming a parameter that the model cannot honour.
+        """
+        for requirement in self.requires:
+            requirement.check(granted)
+        sampling = self.generate.sampling
+        if choice and sampling.seed is not None:
+            seed = (sampling.seed + choice) % _SEEDS
+            sampling = msgspec.structs.replace(sampling, seed=seed)
+        return msgspec.structs.replace(self.generate, lease=granted.lease, sampling=sampling)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """Everything that a worker said for one choice."""
+
+    deltas: Sequence[d.Delta]
+    done: d.Done
+
+    @property
+    def text(self) -> str:
+        return "".join(delta.text for delta in self.deltas)
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(delta.reasoning for delta in self.deltas)
+
+    @property
+    def tool_calls(self) -> list[d.ToolCall]:
+        return [call for delta in self.deltas for call in delta.tool_calls]
+
+    @property
+    def logprobs(self) -> list[d.TokenLogprob]:
+        return [token for delta in self.deltas for token in delta.logprobs]
+
+
+def total_usage(usages: Sequence[d.Usage]) -> d.Usage:
+    """What several choices of one prompt cost: the prompt counts once."""
+    return msgspec.structs.replace(
+        usages[0],
+        completion_tokens=sum(usage.completion_tokens for usage in usages),
+    )
 
 
 class Reply(Protocol):
     """One answer in one protocol's words; called in the order of the methods."""
 
-    def begin(self, model: str) -> bytes:
+    def waiting(self, note: str) -> bytes:
+        """What keeps a stream alive while nothing else can be said."""
+
+    def begin(self, model: str, prompt_tokens: int) -> bytes:
         """Events that open a stream; ``model`` is the one that serves."""
 
-    def delta(self, delta: d.Delta) -> bytes:
+    def delta(self, delta: d.Delta, choice: int = 0) -> bytes:
         """Events for one decode step; empty if it shows nothing."""
 
-    def end(self, done: d.Done) -> bytes:
-        """Events that close a stream."""
+    def end(self, done: d.Done, choice: int = 0) -> bytes:
+        """Events that end a choice, and with the last one the stream."""
 
     def failure(self, fault: Fault) -> bytes:
         """The event that closes a stream which has failed."""
 
-    def whole(self, model: str, deltas: Sequence[d.Delta], done: d.Done) -> bytes:
+    def whole(self, model: str, answers: Sequence[Answer]) -> bytes:
         """The body of an answer that is not streamed."""

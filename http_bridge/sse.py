@@ -4,6 +4,7 @@ The form is https://html.spec.whatwg.org/multipage/server-sent-events.html: a li
 with a colon is a comment, which every client must ignore.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -22,18 +23,29 @@ _HEADERS: Final = {
 }
 
 
+Waiting = Callable[[str], bytes]
+"""What a protocol sends while nothing else can be said, such as :func:`comment`."""
+
+
+def comment(note: str) -> bytes:
+    """A comment."""
+    return b": " + note.encode() + b"\n\n"
+
+
 class EventStream:
     """One streamed response; its head is sent with the first event or comment."""
 
     def __init__(
         self,
         request: web.Request,
+        waiting: Waiting = comment,
         *,
         begin_after_s: float = BEGIN_AFTER_S,
         keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
         self.response = web.StreamResponse(headers=_HEADERS)
         self._request = request
+        self._waiting = waiting
         self._begin_after_s = begin_after_s
         self._keep_alive_s = keep_alive_s
         self._beginning = anyio.Lock()
@@ -67,12 +79,12 @@ class EventStream:
             self._waiting_for = progress.phase
 
     async def keep_alive(self) -> None:
-        """Comment whenever nothing else was sent for a while; runs until cancelled."""
+        """Say something whenever nothing else was sent for a while; runs until cancelled."""
         await anyio.sleep(self._begin_after_s)
         try:
             while True:
                 if self._quiet:
-                    await self.send(b": " + self._waiting_for.encode() + b"\n\n")
+                    await self.send(self._waiting(self._waiting_for))
                 self._quiet = True
                 await anyio.sleep(self._keep_alive_s)
         except ConnectionResetError:

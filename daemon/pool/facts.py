@@ -186,7 +186,7 @@ def _daemon_started(pool: Pool, event: m.DaemonStarted, at_ms: int) -> Pool:
 def _timed_anew(slot: Slot, at_ms: int) -> Slot:
     """Workers could not answer while no daemon asked: their time begins again."""
     if isinstance(slot, Loading):
-        return replace(slot, progress_at_ms=at_ms)
+        return replace(slot, progress_at_ms=at_ms, inherited=True)
     return replace(slot, since_ms=at_ms) if isinstance(slot, Draining) else slot
 
 

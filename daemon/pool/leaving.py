@@ -139,5 +139,5 @@ def unload_for_stop(draft: Draft) -> None:
     if pool.stopping is None or pool.detaching or pool.read_only is not None:
         return
     for slot in pool.slots.values():
-        if isinstance(slot, Loading | Idle):
+        if isinstance(slot, Idle) or (isinstance(slot, Loading) and not slot.inherited):
             begin_unload(draft, slot, "shutdown")

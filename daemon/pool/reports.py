@@ -44,7 +44,13 @@ def report(draft: Draft, command: m.Report) -> None:
 
 
 def _spawned(draft: Draft, slot: Slot, command: m.ReportSpawned) -> None:
-    if isinstance(slot, Loading) and slot.tenant.process is None:
+    if not isinstance(slot, Loading) or slot.tenant.process is not None:
+        return
+    if draft.pool.read_only is not None:
+        # Without the record on disk it may not load: a restart would not know what was tried.
+        message = f"its start could not be recorded ({draft.pool.read_only})"
+        fail_load(draft, slot, "timeout", message)
+    else:
         draft.emit(
             m.WorkerSpawned(
                 worker=command.worker,

@@ -96,13 +96,19 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Loading(msgspec.Struct, frozen=True, kw_only=True):
-    """Its memory is reserved; its worker is being started or reads weights."""
+    """Its memory is reserved; its worker is being started or reads weights.
+
+    Attributes:
+        inherited: An earlier daemon began it, and its worker has not been heard since: it
+            may be ready and serve by now, so it is not cancelled before it is adopted.
+    """
 
     tenant: Tenant
     reason: LoadReason
     since_ms: int
     progress_at_ms: int
     done_bytes: int = 0
+    inherited: bool = False
 
 
 class Idle(msgspec.Struct, frozen=True, kw_only=True):

@@ -108,7 +108,9 @@ def _cancel_load_nobody_wants(draft: Draft, left: m.Waiter) -> None:
     """A load that a person asked for alone ends with their Ctrl-C; others go on."""
     key = left.option.model.key
     slot = draft.pool.slots.get(key)
-    if left.reason != "load" or not isinstance(slot, Loading) or draft.pool.read_only is not None:
+    if left.reason != "load" or not isinstance(slot, Loading) or slot.inherited:
+        return
+    if draft.pool.read_only is not None:
         return
     wanted = any(w.option.model.key == key for w in draft.pool.waiters)
     if slot.reason in ("load", "retry") and not wanted:
@@ -145,6 +147,9 @@ def _unload(draft: Draft, command: m.Unload) -> None:
         case Idle():
             begin_unload(draft, slot, "request")
             draft.emit(m.UnloadAwaited(ticket=command.ticket, worker=slot.tenant.worker))
+        case Loading() if slot.inherited:
+            message = f"{command.name} is being taken over from the last daemon; ask again"
+            draft.refuse(command.ticket, Code.CONFLICT, message)
         case Loading():
             begin_unload(draft, slot, "cancelled")
             draft.emit(m.UnloadAwaited(ticket=command.ticket, worker=slot.tenant.worker))

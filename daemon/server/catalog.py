@@ -1,7 +1,7 @@
 """Names become models the pool can decide about: look up, inspect, check what is asked."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -19,7 +19,8 @@ from daemon.wire.settings import Settings
 
 T = TypeVar("T")
 
-FOLDER_TIMEOUT_S = 10.0
+PATH_MAX: Final = 1024
+FOLDER_TIMEOUT_S: Final = 10.0
 """A folder on a volume that hangs must not hang the request for ever."""
 
 
@@ -54,9 +55,11 @@ class Catalog:
         Raises:
             MlxdError: The folder is no model, or the name is taken by another.
         """
-        if not path.startswith("/"):
+        if not path.startswith("/") or "\0" in path or len(path) > PATH_MAX:
             raise MlxdError(
-                Code.INVALID_REQUEST, f"the model folder must be absolute: {path}", field="path"
+                Code.INVALID_REQUEST,
+                f"a model folder is an absolute path of at most {PATH_MAX} characters: {path!r}",
+                field="path",
             )
         await _in_time(lambda: self._register(name, path), name)
 

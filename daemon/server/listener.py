@@ -15,6 +15,7 @@ from daemon.server.session import Session, SessionContext
 from daemon.wire.control import Refusal
 from daemon.wire.errors import Code, Fault, MlxdError
 from daemon.wire.framing import encode_frame
+from daemon.wire.listening import next_connection
 from daemon.wire.peer import check_peer
 
 CONNECTIONS_MAX: Final = 256
@@ -75,12 +76,7 @@ async def _accept(listener: socket.socket, context: SessionContext) -> None:
 
     async with anyio.create_task_group() as sessions:
         while True:
-            await anyio.wait_readable(listener)
-            try:
-                sock, _ = listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                continue
-            sock.setblocking(False)
+            sock = await next_connection(listener)
             if served < CONNECTIONS_MAX + TURNED_AWAY_MAX:
                 sessions.start_soon(serve, sock, _unwelcome(sock, served))
             else:

@@ -18,10 +18,10 @@ from daemon.pool import messages as m
 from daemon.server.catalog import Catalog
 from daemon.server.views import Facts, status_view
 from daemon.wire import control as c
-from daemon.wire.client import FrameStream
 from daemon.wire.errors import Code, Fault, MlxdError
 from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX, FRAME_TIMEOUT_S
 from daemon.wire.paths import Home
+from daemon.wire.streams import FrameStream
 
 OUTBOX_MAX: Final = 1024
 """Answers not yet sent; a client that lets them pile up is cut off."""
@@ -30,6 +30,9 @@ REQUESTS_MAX: Final = 256
 """Requests in flight on one connection."""
 
 HISTORY_LINES: Final = 256
+CLIENT_NAME_MAX: Final = 128
+"""Names stand in the event log."""
+
 FLUSH_TIMEOUT_S: Final = 1.0
 TTL_S_MAX: Final = 10 * 365 * 86_400.0
 
@@ -108,6 +111,9 @@ class Session:
         except (TimeoutError, msgspec.DecodeError, UnicodeDecodeError, MlxdError) as error:
             message = f"a connection begins with hello ({error})"
             return self._refuse(Fault(code=Code.INVALID_REQUEST, message=message))
+        if len(hello.client) > CLIENT_NAME_MAX:
+            message = f"the client's name has more than {CLIENT_NAME_MAX} characters"
+            return self._refuse(Fault(code=Code.INVALID_REQUEST, message=message, field="client"))
         if hello.protocol_max < c.PROTOCOL_MIN or hello.protocol_min > c.PROTOCOL_MAX:
             message = (
                 f"mlxd {self._context.facts.version} speaks protocol {c.PROTOCOL_MIN} to "
@@ -165,9 +171,9 @@ class Session:
                 self._finish(c.Failed(id=request.id, fault=error.fault))
             except _GONE:
                 return  # the connection ended under the answer
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - one request's bug ends that request
                 _log.exception("request.failed", type=type(request).__name__)
-                self._fail(request.id, Code.INTERNAL, f"reading a file failed: {error}")
+                self._fail(request.id, Code.INTERNAL, f"mlxd failed at this request: {error}")
 
     async def _dispatch(self, request: c.ControlRequest, flight: _InFlight) -> None:
         kernel, catalog = self._kernel, self._context.catalog

@@ -11,10 +11,10 @@ import msgspec
 import structlog
 
 from daemon.wire import data as d
-from daemon.wire.client import HANDSHAKE_TIMEOUT_S, FrameStream, greet
 from daemon.wire.control import Hello
 from daemon.wire.errors import Code, MlxdError
 from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX
+from daemon.wire.streams import HANDSHAKE_TIMEOUT_S, FrameStream, greet
 
 _log = structlog.get_logger("supervisor")
 _report: Final = msgspec.msgpack.Decoder(d.LinkReport)

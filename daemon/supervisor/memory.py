@@ -11,6 +11,7 @@ from daemon.wire.units import format_bytes
 
 RAM_SHARE: Final = 0.75
 WORKING_SET_SHARE: Final = 0.9
+WORKING_SET_KEY: Final = "recommended_working_set_bytes"
 PROBE_TIMEOUT_S: Final = 60.0
 
 _CGROUP_LIMIT: Final = Path("/sys/fs/cgroup/memory.max")
@@ -43,7 +44,7 @@ def recommended_working_set_bytes(worker_command: Sequence[str]) -> int | None:
         text=True,
         timeout=PROBE_TIMEOUT_S,
     )
-    found = json.loads(asked.stdout).get("max_recommended_working_set_size")
+    found = json.loads(asked.stdout).get(WORKING_SET_KEY)
     return int(found) if found else None
 
 

@@ -30,6 +30,16 @@ TERMINATE_GRACE_S: Final = 60.0
 """And so long after that before it is killed: killing a large Metal process has left
 memory wired until the next boot, so it is the recorded last resort."""
 
+UNREACHABLE: Final = (
+    OSError,
+    TimeoutError,
+    MlxdError,
+    anyio.EndOfStream,
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+)
+"""What dialling a worker can end in, one that dies in the middle of it included."""
+
 ADOPT_TIMEOUT_S: Final = 5.0
 LOCK_POLL_S: Final = 1.0
 CACHE_BYTES_MAX: Final = 256 << 20
@@ -127,7 +137,7 @@ class Supervisor:
                     )
                 )
                 await self._converse(seat, link)
-        except (OSError, TimeoutError, MlxdError, anyio.EndOfStream) as error:
+        except UNREACHABLE as error:
             seat.said = seat.said or str(error)
             _log.warning("worker.unreachable", worker=seat.worker, why=str(error))
             self._terminate(seat)
@@ -143,7 +153,7 @@ class Supervisor:
                     _log.info("worker.adopted", worker=seat.worker, pid=seat.pid)
                     await self._report(_adopted(seat.worker, hosting))
                     await self._converse(seat, link)
-        except (OSError, TimeoutError, MlxdError, anyio.EndOfStream) as error:
+        except UNREACHABLE as error:
             seat.said = seat.said or str(error)
             _log.warning("worker.unreachable", worker=seat.worker, why=str(error))
 
@@ -294,7 +304,7 @@ class Supervisor:
                 self._host.remove_files(worker)
 
     async def _retire_stray(self, worker: str) -> None:
-        with suppress(OSError, TimeoutError, MlxdError, anyio.EndOfStream):
+        with suppress(*UNREACHABLE):
             async with self._host.open_link(worker, self._generation) as link:
                 await link.send(d.Retire(reason="the event log does not know it", grace_s=600.0))
                 async for _ in link.reports():

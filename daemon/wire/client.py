@@ -17,104 +17,19 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from daemon.wire import control as c
 from daemon.wire import data as d
 from daemon.wire.errors import Code, Fault, MlxdError
-from daemon.wire.framing import (
-    CONTROL_FRAME_BYTES_MAX,
-    DATA_FRAME_BYTES_MAX,
-    FrameReader,
-    encode_frame,
-)
-from daemon.wire.streams import connect_unix
+from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX, DATA_FRAME_BYTES_MAX
+from daemon.wire.streams import FrameStream, connect_unix, greet
 
 OnProgress = Callable[[c.Progress], None]
 AnswerT = TypeVar("AnswerT", bound=c.Answer)
 
-HANDSHAKE_TIMEOUT_S: Final = 5.0
 PENDING_ANSWERS_MAX: Final = 4096
 """Unread answers to one request; more ends a watch as ``lagged``."""
 
-_RECEIVE_BYTES: Final = 1 << 16
 _GONE: Final = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
 _GARBLED: Final = (msgspec.DecodeError, UnicodeDecodeError)
-_welcome: Final = msgspec.msgpack.Decoder(c.Welcome | c.Refusal)
 _control_answer: Final = msgspec.msgpack.Decoder(c.ControlAnswer)
 _data_answer: Final = msgspec.msgpack.Decoder(d.DataAnswer)
-
-
-class FrameStream:
-    """Frames over a byte stream; one reader and one writer at a time."""
-
-    def __init__(self, stream: ByteStream, frame_bytes_max: int) -> None:
-        self._stream = stream
-        self._bytes_max = frame_bytes_max
-        self._reader = FrameReader(frame_bytes_max)
-        self._ready: list[bytes] = []
-        self._send_lock = anyio.Lock()
-
-    async def aclose(self) -> None:
-        """Close the stream below."""
-        await self._stream.aclose()
-
-    async def send(self, message: msgspec.Struct) -> None:
-        """Send one message.
-
-        Raises:
-            MlxdError: ``invalid_request`` if it is larger than a frame may be.
-            anyio.BrokenResourceError: The peer is gone.
-        """
-        frame = encode_frame(message, self._bytes_max)
-        async with self._send_lock:
-            await self._stream.send(frame)
-
-    @property
-    def buffered(self) -> bool:
-        """Whether a whole frame is here already."""
-        return bool(self._ready)
-
-    async def receive(self, frame_timeout_s: float | None = None) -> bytes:
-        """The next frame's payload.
-
-        Args:
-            frame_timeout_s: How long a frame may take from its first byte to its last.
-
-        Raises:
-            anyio.EndOfStream: The peer closed, between frames or within one.
-            TimeoutError: A started frame did not finish.
-            MlxdError: ``invalid_request`` if a frame is larger than may be.
-        """
-        while not self._ready:
-            if frame_timeout_s is not None and self._reader.started:
-                with anyio.fail_after(frame_timeout_s):
-                    data = await self._stream.receive(_RECEIVE_BYTES)
-            else:
-                data = await self._stream.receive(_RECEIVE_BYTES)
-            self._ready = self._reader.feed(data)
-            self._ready.reverse()
-        return self._ready.pop()
-
-
-async def greet(
-    stream: ByteStream, hello: c.Hello, frame_bytes_max: int
-) -> tuple[FrameStream, c.Welcome]:
-    """Say hello on a fresh connection and hear the welcome.
-
-    Raises:
-        MlxdError: The peer refused, with its reason; ``protocol_mismatch`` if it answered
-            with something else.
-        TimeoutError: It did not answer within ``HANDSHAKE_TIMEOUT_S``.
-    """
-    frames = FrameStream(stream, frame_bytes_max)
-    with anyio.fail_after(HANDSHAKE_TIMEOUT_S):
-        await frames.send(hello)
-        payload = await frames.receive()
-    try:
-        answer = _welcome.decode(payload)
-    except _GARBLED as error:
-        raise MlxdError(
-            Code.PROTOCOL_MISMATCH, f"what listens there is no mlxd of this release ({error})"
-        ) from error
-    if isinstance(answer, c.Refusal):
-        raise MlxdError.of(answer.fault)
-    return frames, answer
 
 
 class Control:

@@ -65,8 +65,26 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     logit_bias: dict[int, float] | None = None
 
 
+class AnyJson(msgspec.Struct, frozen=True, tag="json_object", tag_field="type"):
+    """The answer's text is one JSON object."""
+
+
+class JsonSchema(msgspec.Struct, frozen=True, tag="json_schema", tag_field="type"):
+    """The answer's text is JSON that a JSON Schema accepts; ``schema`` is its JSON text."""
+
+    schema: bytes
+
+
+Constraint = AnyJson | JsonSchema
+
+
 class Generate(Frame, tag="generate", omit_defaults=True, frozen=True, kw_only=True):
     """Generate text from a conversation or from a plain prompt.
+
+    ``constraint``, ``call_one_of``, ``tool_calls_max`` and ``strict_tools`` belong to the
+    capability "structured", ``reasoning_tokens_max`` to "thinking_budget", ``priority`` to
+    "priority": a client sends them only to a model that was granted with that capability, for
+    an older worker would not see them.
 
     Attributes:
         lease: As granted by the daemon.
@@ -77,6 +95,12 @@ class Generate(Frame, tag="generate", omit_defaults=True, frozen=True, kw_only=T
         max_tokens: None means up to the context's end.
         stop: Texts at which to stop; none of them is ever emitted.
         logprobs: How many alternatives a token; None means no log probabilities.
+        constraint: What the visible text has to be; thinking before it is free.
+        call_one_of: Names of tools, one of which has to be called; empty leaves it open.
+        tool_calls_max: The answer ends after so many calls; None is no bound.
+        strict_tools: Names of tools whose arguments have to follow their schema.
+        reasoning_tokens_max: Thinking is closed after so many tokens; None is no bound.
+        priority: Above 0 is served before the others that wait for a row, below 0 after them.
     """
 
     lease: str
@@ -89,9 +113,92 @@ class Generate(Frame, tag="generate", omit_defaults=True, frozen=True, kw_only=T
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
+    constraint: Constraint | None = None
+    call_one_of: tuple[str, ...] = ()
+    tool_calls_max: int | None = None
+    strict_tools: tuple[str, ...] = ()
+    reasoning_tokens_max: int | None = None
+    priority: int = 0
 
 
 DataRequest = Generate
+
+
+class CountTokens(Frame, tag="count_tokens", omit_defaults=True, frozen=True, kw_only=True):
+    """Count a conversation's tokens as :class:`Generate` would; answered by :class:`TokenCount`.
+
+    The fields are those of :class:`Generate`.
+    """
+
+    lease: str
+    request: str = ""
+    messages: tuple[ChatMessage, ...]
+    template_kwargs: dict[str, Any] | None = None
+    tools: tuple[dict[str, Any], ...] = ()
+
+
+class Embed(Frame, tag="embed", omit_defaults=True, frozen=True, kw_only=True):
+    """One vector for each input: :class:`Accepted`, :class:`Embeddings` …, :class:`Done`.
+
+    Attributes:
+        inputs: Texts, or token ids that are taken as they are; one or more, none of them empty.
+        dimensions: Keep so many leading numbers of each vector and bring it back to length 1;
+            more than the model has is refused with the field ``dimensions``.
+    """
+
+    lease: str
+    request: str = ""
+    inputs: tuple[str | tuple[int, ...], ...]
+    dimensions: int | None = None
+
+
+AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
+
+
+class Speak(Frame, tag="speak", omit_defaults=True, frozen=True, kw_only=True):
+    """Text to speech: :class:`Accepted`, :class:`Audio` …, :class:`Done`.
+
+    Attributes:
+        voice: One of the model's voices; an unknown one is refused with the field ``voice``.
+        format: What the bytes of the audio frames, joined, are a file of; "pcm" is 16-bit
+            little-endian mono without a header.
+        speed: 1 is the voice's own pace, 2 takes half as long.
+        instructions: How to speak, for models that take it; others refuse it by that name.
+    """
+
+    lease: str
+    request: str = ""
+    text: str
+    voice: str
+    format: AudioFormat = "wav"
+    speed: float = 1.0
+    instructions: str | None = None
+
+
+class Transcribe(Frame, tag="transcribe", omit_defaults=True, frozen=True, kw_only=True):
+    """Speech to text: :class:`Accepted`, :class:`Transcript` …, :class:`Done`.
+
+    Attributes:
+        audio: An encoded sound file; the worker finds out its format and decodes it.
+        language: ISO 639-1, such as "en"; None lets the model find out.
+        prompt: Text that is taken to have been said before.
+        temperature: 0 is greedy.
+        words: Whether each segment's words are wanted, with their times.
+        translate: Into English, instead of the language spoken.
+    """
+
+    lease: str
+    request: str = ""
+    audio: bytes
+    language: str | None = None
+    prompt: str | None = None
+    temperature: float = 0.0
+    words: bool = False
+    translate: bool = False
+
+
+WorkRequest = Generate | CountTokens | Embed | Speak | Transcribe
+"""Every request that a worker of some kind serves."""
 
 
 # --- what workers answer --------------------------------------------------------
@@ -114,6 +221,21 @@ class Accepted(Frame, tag="accepted", frozen=True, kw_only=True):
     prompt_tokens: int
 
 
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A token that could have come; ``token`` is its UTF-8, maybe a part of a character."""
+
+    token: bytes
+    logprob: float
+
+
+class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The token that came, its log probability, and the likeliest in its place, best first."""
+
+    token: bytes
+    logprob: float
+    top: tuple[Candidate, ...] = ()
+
+
 class Delta(Frame, tag="delta", omit_defaults=True, frozen=True, kw_only=True):
     """What one decode step added; never empty of all of its fields.
 
@@ -122,12 +244,14 @@ class Delta(Frame, tag="delta", omit_defaults=True, frozen=True, kw_only=True):
         reasoning: Thinking, split off by the model's own markers.
         tool_calls: Whole calls, once their text is complete and parsed.
         tokens: Tokens decoded so far.
+        logprobs: Of the tokens of the visible text that this step decoded, if asked for.
     """
 
     text: str = ""
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     tokens: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class Done(Frame, tag="done", omit_defaults=True, frozen=True, kw_only=True):
@@ -149,6 +273,74 @@ class Fail(Frame, tag="fail", frozen=True, kw_only=True):
 
 
 DataAnswer = Accepted | Delta | Done | Fail
+
+
+class TokenCount(Frame, tag="token_count", frozen=True, kw_only=True):
+    """Terminal: the whole answer to :class:`CountTokens`."""
+
+    prompt_tokens: int
+
+
+class Embeddings(Frame, tag="embeddings", frozen=True, kw_only=True):
+    """The vectors of the next inputs, in the order of the inputs; at most 1 MiB a frame.
+
+    Attributes:
+        vectors: 32-bit floats, little-endian; one bytes object an input.
+    """
+
+    vectors: tuple[bytes, ...]
+
+
+class Audio(Frame, tag="audio", frozen=True, kw_only=True):
+    """The next bytes of the sound, at most 1 MiB a frame."""
+
+    data: bytes
+
+
+class Word(msgspec.Struct, frozen=True, kw_only=True):
+    """A spoken word, as it stands in the text; times in seconds from the beginning."""
+
+    text: str
+    start_s: float
+    end_s: float
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A stretch of speech; segments' texts joined are the whole transcript.
+
+    Attributes:
+        text: With the blank that parts it from the one before.
+        avg_logprob: Mean log probability of its tokens.
+        no_speech_prob: How likely nobody speaks here.
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    tokens: tuple[int, ...] = ()
+    temperature: float = 0.0
+    avg_logprob: float = 0.0
+    compression_ratio: float = 0.0
+    no_speech_prob: float = 0.0
+    words: tuple[Word, ...] = ()
+
+
+class Transcript(Frame, tag="transcript", omit_defaults=True, frozen=True, kw_only=True):
+    """What was understood since the frame before.
+
+    Attributes:
+        segments: Ended stretches, in order of time.
+        language: ISO 639-1, as given or as found out; in the first frame.
+        duration_s: Length of the sound; in the first frame.
+    """
+
+    segments: tuple[Segment, ...] = ()
+    language: str = ""
+    duration_s: float = 0.0
+
+
+WorkAnswer = Accepted | Delta | TokenCount | Embeddings | Audio | Transcript | Done | Fail
+"""Every answer of a worker of some kind."""
 
 
 # --- the daemon's link to a worker ----------------------------------------------

@@ -18,6 +18,7 @@ from daemon.wire.control import PROTOCOL_MAX, PROTOCOL_MIN, Hello, Refusal, Welc
 from daemon.wire.data import Accepted, DataAnswer, DataRequest, Delta, Fail, Hosting, LinkCommand
 from daemon.wire.errors import Code, Fault, MlxdError
 from daemon.wire.framing import FRAME_TIMEOUT_S
+from daemon.wire.listening import next_connection
 from daemon.wire.peer import check_peer
 from daemon.worker.inbox import Cancel, Command, Inbox, LinkDown, LinkUp, Post, Submit
 from daemon.worker.peer import FLUSH_TIMEOUT_S, Peer
@@ -120,11 +121,7 @@ class Sockets:
     async def _accept(self) -> None:
         async with anyio.create_task_group() as connections:
             while True:
-                await anyio.wait_readable(self._listener)
-                try:
-                    sock, _ = self._listener.accept()
-                except (BlockingIOError, ConnectionAbortedError):
-                    continue
+                sock = await next_connection(self._listener)
                 connections.start_soon(self._connection, sock)
 
     async def _connection(self, sock: socket.socket) -> None:

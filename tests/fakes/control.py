@@ -13,8 +13,8 @@ import msgspec
 from anyio.abc import ByteStream, TaskGroup
 
 from daemon.wire import control as c
-from daemon.wire.client import FrameStream
 from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX
+from daemon.wire.streams import FrameStream
 
 _hello = msgspec.msgpack.Decoder(c.Hello)
 _request: msgspec.msgpack.Decoder[c.ControlRequest] = msgspec.msgpack.Decoder(c.ControlRequest)

@@ -15,9 +15,9 @@ from anyio.abc import ByteStream, TaskGroup
 
 from daemon.wire import control as c
 from daemon.wire import data as d
-from daemon.wire.client import FrameStream
 from daemon.wire.errors import Code, Fault, MlxdError
 from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX, DATA_FRAME_BYTES_MAX
+from daemon.wire.streams import FrameStream
 
 _hello = msgspec.msgpack.Decoder(c.Hello)
 _control_request = msgspec.msgpack.Decoder(c.ControlRequest)

@@ -1,22 +1,26 @@
 """The control socket as a peer sees it: real frames to the shipped daemon."""
 
 import os
+import resource
+import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import msgspec
 import pytest
 
 from daemon.app import AlreadyRunning, Daemon
 from daemon.server import listener
 from daemon.wire import control as c
-from daemon.wire.client import Control, FrameStream, open_control
+from daemon.wire.client import Control, open_control
 from daemon.wire.errors import Code, MlxdError
 from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX
 from daemon.wire.paths import Home
-from daemon.wire.streams import connect_unix
+from daemon.wire.streams import FrameStream, connect_unix
 from tests.daemon.running import Asker, fake_model, running_daemon, temporary_home
 
 pytestmark = pytest.mark.anyio
@@ -207,3 +211,47 @@ async def test_a_second_daemon_is_kept_out() -> None:
         with pytest.raises(AlreadyRunning):
             async with running_daemon(home):
                 pass
+
+
+async def test_a_bug_in_one_request_ends_that_request_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with daemon_at_home() as (home, daemon), client(home) as control:
+        monkeypatch.setattr(daemon.catalog, "known", None)
+        with pytest.raises(MlxdError) as caught:
+            await control.models()
+        assert caught.value.code is Code.INTERNAL
+        assert (await control.status()).pid == os.getpid()
+
+
+async def test_paths_that_no_system_call_takes_are_refused() -> None:
+    async with daemon_at_home() as (home, _), client(home) as control:
+        for path in ("/tmp/a\x00b", "relative", "/" + "x" * 5000):
+            with pytest.raises(MlxdError) as caught:
+                await control.load("name", path=path)
+            assert caught.value.code is Code.INVALID_REQUEST
+
+
+async def test_a_client_name_that_would_fill_the_log_is_refused() -> None:
+    async with daemon_at_home() as (home, _):
+        with pytest.raises(MlxdError) as caught:
+            async with open_control(str(home.control_socket), "x" * 1000):
+                pass
+        assert caught.value.fault.field == "client"
+
+
+async def test_running_out_of_descriptors_only_delays_a_connection() -> None:
+    async with daemon_at_home() as (home, _):
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        dialled = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with dialled:
+            in_use = len(list(Path("/dev/fd").iterdir()))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (in_use - 1, before[1]))
+            try:
+                dialled.connect(str(home.control_socket))
+                await anyio.wait_writable(dialled)
+                await anyio.lowlevel.checkpoint()
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        async with client(home) as control:
+            assert (await control.status()).pid == os.getpid()

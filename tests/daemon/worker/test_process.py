@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from daemon.identity import boot_id, process_start_time
 from daemon.wire.control import Hello, Refusal
 from daemon.wire.data import (
     Accepted,
@@ -31,7 +32,6 @@ from daemon.wire.data import (
     UsageReport,
 )
 from daemon.wire.errors import Code
-from daemon.identity import boot_id, process_start_time
 from tests.daemon.worker.harness import Client, Connection, Link, Worker, begin, running_worker
 from tests.fakes.engine import (
     POISON_PREPARE,

@@ -173,6 +173,17 @@ def _draw_shape(
         draw.polygon(points, fill=fill, outline=edge, width=max(1, outline_px))
 
 
+def _aligned_place(rng: random.Random, height: int, width: int) -> tuple[float, float, float]:
+    """A place whose square has its edges on multiples of 32 px.
+
+    Then a window of the vision tower may show one flat colour, which chance alone hardly draws.
+    """
+    half = 32 * rng.randint(1, min(height, width) // 64 - 1)
+    x = half + 32 * rng.randint(0, (width - 2 * half) // 32)
+    y = half + 32 * rng.randint(0, (height - 2 * half) // 32)
+    return x, y, half / 0.85
+
+
 def shape_picture(
     rng: random.Random, height: int, width: int, *, main_only: bool = False
 ) -> Picture:
@@ -187,6 +198,8 @@ def shape_picture(
     x, y = rng.uniform(radius, width - radius), rng.uniform(radius, height - radius)
     if rng.random() < 0.3:
         x, y = width / 2, height / 2
+    if min(height, width) >= 128 and rng.random() < 0.2:
+        x, y, radius = _aligned_place(rng, height, width)
     scale = 2 if rng.random() < 0.25 else 1  # drawn double and shrunk: soft edges
     if scale == 1 and rng.random() < 0.5:
         x, y, radius = round(x), round(y), round(radius)

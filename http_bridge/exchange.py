@@ -1,0 +1,139 @@
+"""A worker's connection for requests that are no generation of text.
+
+Embeddings, speech, transcription and the counting of tokens go the way of a generation: a
+lease, one request frame, :class:`~daemon.wire.data.Accepted`, frames, one terminal frame.
+Leaving the block early cancels.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Final
+
+import anyio
+import msgspec
+
+from daemon.wire import control as c
+from daemon.wire import data as d
+from daemon.wire.client import Control, OnProgress, WorkerUnreachable
+from daemon.wire.errors import Code, MlxdError
+from daemon.wire.framing import DATA_FRAME_BYTES_MAX
+from daemon.wire.streams import FrameStream, connect_unix, greet
+from http_bridge.link import CLIENT
+
+_answer: Final = msgspec.msgpack.Decoder(d.WorkAnswer)
+_GONE: Final = (anyio.EndOfStream, anyio.BrokenResourceError)
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A validated request for one exchange.
+
+    Attributes:
+        model: As the caller named it.
+        needs: Capabilities that the model must have.
+        make: The worker's request for the lease that was granted.
+        ttl_s: Idle seconds after which the model may be unloaded; None leaves it as it is.
+        on_progress: Hears how a load goes on.
+    """
+
+    model: str
+    needs: tuple[str, ...]
+    make: Callable[[c.Granted], d.WorkRequest]
+    ttl_s: float | None = None
+    on_progress: OnProgress | None = None
+
+
+class Exchange:
+    """The answer to one request: iterate for its frames.
+
+    Attributes:
+        model: The one that serves.
+        done: The terminal frame, once iteration has ended; :class:`TokenCount` has none.
+    """
+
+    def __init__(self, model: str, frames: FrameStream, first: d.WorkAnswer) -> None:
+        self.model = model
+        self.done: d.Done | None = None
+        self._frames = frames
+        self._first = first
+
+    async def __aiter__(self) -> AsyncIterator[d.WorkAnswer]:
+        """Frames after :class:`Accepted` and before :class:`Done`.
+
+        Raises:
+            MlxdError: The request's one terminal failure; ``worker_failed`` if the worker died.
+        """
+        answer = self._first
+        while True:
+            match answer:
+                case d.Done():
+                    self.done = answer
+                    return
+                case d.TokenCount():
+                    yield answer
+                    return
+                case d.Fail():
+                    raise MlxdError.of(answer.fault)
+                case d.Accepted():
+                    pass
+                case _:
+                    yield answer
+            answer = await _receive(self._frames)
+
+
+@asynccontextmanager
+async def open_exchange(
+    control: Control, call: Call, deadline_ms: int
+) -> AsyncIterator[Exchange]:
+    """Acquire, connect and be accepted; acquires once more if the worker was draining.
+
+    Raises:
+        MlxdError: Anything that is known to be wrong before work begins.
+    """
+    for last in (False, True):
+        async with AsyncExitStack() as stack:
+            lease = control.lease(
+                call.model,
+                needs=call.needs,
+                deadline_ms=deadline_ms,
+                ttl_s=call.ttl_s,
+                on_progress=call.on_progress,
+            )
+            granted = await stack.enter_async_context(lease)
+            try:
+                exchange = await _begin(stack, granted, call.make(granted))
+            except MlxdError as error:
+                if not last and (error.code is Code.BUSY or isinstance(error, WorkerUnreachable)):
+                    continue
+                raise
+            yield exchange
+            return
+
+
+async def _begin(stack: AsyncExitStack, granted: c.Granted, request: d.WorkRequest) -> Exchange:
+    hello = c.Hello(client=CLIENT, pid=os.getpid())
+    try:
+        stream = await stack.enter_async_context(await connect_unix(granted.socket))
+        frames, _ = await greet(stream, hello, DATA_FRAME_BYTES_MAX)
+    except (OSError, TimeoutError, *_GONE) as error:
+        raise WorkerUnreachable from error
+    # A worker that refuses early may close before all of the request is read: its
+    # answer says more than the broken pipe does.
+    with suppress(anyio.BrokenResourceError):
+        await frames.send(request)
+    first = await _receive(frames)
+    if isinstance(first, d.Fail):
+        raise MlxdError.of(first.fault)
+    return Exchange(granted.model, frames, first)
+
+
+async def _receive(frames: FrameStream) -> d.WorkAnswer:
+    try:
+        answer: d.WorkAnswer = _answer.decode(await frames.receive())
+        return answer
+    except _GONE as error:
+        raise MlxdError(
+            Code.WORKER_FAILED,
+            "the model's worker process ended before the answer was complete; "
+            "ask again, the model will be loaded again",
+        ) from error

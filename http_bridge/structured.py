@@ -1,0 +1,97 @@
+"""Answers of a given form: JSON, a schema, a tool that has to be called. Pure.
+
+What comes out are the fields of :class:`daemon.wire.data.Generate` that belong to the
+capability "structured", and the requirement that the model has it.
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+from daemon.wire import data as d
+from http_bridge.errors import refuse
+from http_bridge.plan import Requirement
+
+STRUCTURED: Final = "structured"
+
+
+class Tools(msgspec.Struct, frozen=True, kw_only=True):
+    """The tools of a request, and what is asked of them.
+
+    Attributes:
+        shown: For the chat template, in OpenAI's form; none at all if none may be called.
+        call_one_of: Names, one of which has to be called.
+        calls_max: The most calls in one answer.
+        strict: Names whose arguments have to follow their schema.
+        requires: What the model must be able to do for that.
+    """
+
+    shown: tuple[dict[str, Any], ...] = ()
+    call_one_of: tuple[str, ...] = ()
+    calls_max: int | None = None
+    strict: tuple[str, ...] = ()
+    requires: tuple[Requirement, ...] = ()
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """A protocol's ``tool_choice``, in common words.
+
+    Attributes:
+        mode: "auto", "none", "required", or "named" with its ``name``.
+        field: The parameter to name in a refusal.
+        single: At most one call, and the parameter that says so.
+    """
+
+    mode: str = "auto"
+    name: str = ""
+    field: str = "tool_choice"
+    single: str | None = None
+
+
+def choose_tools(
+    shown: tuple[dict[str, Any], ...], strict: dict[str, str], choice: Choice
+) -> Tools:
+    """What a request's tools and its choice among them come to.
+
+    Args:
+        shown: The tools as the template sees them.
+        strict: Names of strict tools, each with the parameter that says so.
+
+    Raises:
+        MlxdError: ``invalid_request``: two tools of one name, or a choice that is not there.
+    """
+    names = tuple(str(tool["function"]["name"]) for tool in shown)
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise refuse(f"tools[{index}]", f"a second tool of the name {name!r}; rename it")
+    if choice.mode == "none":
+        return Tools()
+    if choice.mode == "required" and not names:
+        raise refuse(choice.field, "asks for a call, and there are no tools; send some")
+    if choice.mode == "named" and choice.name not in names:
+        raise refuse(choice.field, f"there is no tool {choice.name!r} among the tools")
+    requires = [Requirement(capability=STRUCTURED, field=field) for field in strict.values()]
+    if choice.mode in {"required", "named"}:
+        requires.append(Requirement(capability=STRUCTURED, field=choice.field))
+    single = choice.single if names else None
+    if single is not None:
+        requires.append(Requirement(capability=STRUCTURED, field=single))
+    forced = {"required": names, "named": (choice.name,)}.get(choice.mode, ())
+    return Tools(
+        shown=shown,
+        call_one_of=forced,
+        calls_max=1 if single else None,
+        strict=tuple(strict),
+        requires=tuple(requires),
+    )
+
+
+def schema_constraint(schema: dict[str, Any], field: str) -> d.JsonSchema:
+    """A schema as the worker takes it; whether it can be followed, the worker says.
+
+    Raises:
+        MlxdError: ``invalid_request`` naming ``field`` if it is empty.
+    """
+    if not schema:
+        raise refuse(field, "an empty schema accepts anything; ask for json_object instead")
+    return d.JsonSchema(schema=msgspec.json.encode(schema))
