@@ -82,9 +82,7 @@ class Exchange:
 
 
 @asynccontextmanager
-async def open_exchange(
-    control: Control, call: Call, deadline_ms: int
-) -> AsyncIterator[Exchange]:
+async def open_exchange(control: Control, call: Call, deadline_ms: int) -> AsyncIterator[Exchange]:
     """Acquire, connect and be accepted; acquires once more if the worker was draining.
 
     Raises:

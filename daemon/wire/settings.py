@@ -69,7 +69,6 @@ class ModelSettings(_Section, frozen=True, kw_only=True):
         concurrency: Most requests decoded at once; more wait.
         context_tokens: Longest prompt and answer together. Absent: what the model allows.
         adapter: A folder with LoRA weights to apply.
-        draft: A smaller model that guesses ahead (speculative decoding).
         allow_code: Run the Python files that the model's folder brings. Only for folders
             that you trust as you trust a program.
     """
@@ -80,7 +79,6 @@ class ModelSettings(_Section, frozen=True, kw_only=True):
     concurrency: Positive = 16
     context_tokens: Positive | None = None
     adapter: str | None = None
-    draft: str | None = None
     allow_code: bool = False
 
 
@@ -120,11 +118,9 @@ class WorkerSettings(_Section, frozen=True, kw_only=True):
 
     Attributes:
         env: Environment variables for workers, beside the few that they always get.
-        spare: Keep one worker waiting with its libraries imported, for faster loads.
     """
 
     env: dict[str, str] = {}
-    spare: bool = False
 
 
 class SafetySettings(_Section, frozen=True, kw_only=True):

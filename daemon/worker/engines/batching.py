@@ -8,7 +8,7 @@ import msgspec
 from mlx_lm.generate import BatchGenerator, StopSequences
 from mlx_lm.models.cache import make_prompt_cache
 
-from daemon.worker.engines.logprobs import Alternatives
+from daemon.worker.engines.logprobs import read_scores
 from daemon.worker.engines.pace import Pace
 from daemon.worker.engines.prefix import Found, make_store
 from daemon.worker.engines.rows import Row, Token
@@ -27,14 +27,14 @@ class TextInputs(msgspec.Struct, frozen=True):
 
     Attributes:
         sampler: Makes the sampler for an answer that goes on at this position.
-        processors: Makes the logits processors for a row that is put in.
+        processors: Likewise the logits processors.
         logprobs: How many alternatives a token; None for no log probabilities.
         cut: A position in the prompt behind which later turns may differ, such as where the
             template opens the answer; for caches that cannot be cut anywhere.
     """
 
     sampler: Callable[[int], Sampler]
-    processors: Callable[[], list[Processor]]
+    processors: Callable[[int], list[Processor]]
     logprobs: int | None = None
     cut: int | None = None
 
@@ -52,16 +52,28 @@ class _Batch(BatchGenerator):  # type: ignore[misc]  (mlx_lm is untyped)
         return len(self._generation_batch)
 
     @property
+    def prompt_tokens(self) -> int:
+        """Prompt tokens computed so far, of all rows."""
+        return int(self._counters.prompt_tokens)
+
+    @property
     def prefilling(self) -> int:
         """Rows that have a share in the next chunk."""
         room = self.completion_batch_size - self.decoding
         waiting = len(self._prompt_batch) + len(self._unprocessed_sequences)
         return max(0, min(waiting, self.prefill_batch_size, room))
 
-    def cache_of(self, uid: int) -> list[Any]:
-        """A copy of the row's cache as it is now."""
-        cache: list[Any] = self.extract_cache([uid])[uid][0]
-        return cache
+    def content_of(self, uid: int) -> tuple[list[Any], list[int]]:
+        """A copy of the row's cache as it is now, and the tokens that it holds."""
+        cache, tokens = self.extract_cache([uid])[uid]
+        return cache, tokens
+
+
+class _Early(msgspec.Struct, frozen=True):
+    """A prompt's beginning whose cache is kept once so many of its new tokens are computed."""
+
+    tokens: list[int]
+    progress: int
 
 
 class TextDecoder:
@@ -80,7 +92,7 @@ class TextDecoder:
         self._pace = Pace()
         self._now_s = now_s
         self._rows: dict[int, Row] = {}
-        self._early: dict[int, int] = {}
+        self._early: dict[int, _Early] = {}
         self._batch = _Batch(
             model,
             sampler=GREEDY,
@@ -92,38 +104,72 @@ class TextDecoder:
         inputs: TextInputs = row.extra
         tokens = row.prompt + row.decoded
         found = Found() if self._store is None else self._store.find(tokens)
-        segments = self._segments(row, tokens, found.tokens)
+        stop = self._early_stop(tokens, found.tokens, inputs.cut)
         (uid,) = self._batch.insert_segments(
-            [segments],
+            [[tokens[found.tokens : stop], tokens[stop:]]],
             max_tokens=[row.tokens_max - len(row.decoded)],
             caches=[found.cache],
             all_tokens=[tokens[: found.tokens]],
             samplers=[inputs.sampler(len(row.decoded))],
-            logits_processors=[inputs.processors()],
+            logits_processors=[inputs.processors(len(row.decoded))],
             stop_sequences=[self._ends],
         )
         if not row.decoded:
             row.cached = found.tokens
         self._rows[uid] = row
+        if stop < len(tokens):
+            self._early[uid] = _Early(tokens[:stop], stop - found.tokens)
         return int(uid)
 
     def remove(self, uid: int) -> None:
-        row = self._rows.pop(uid)
+        del self._rows[uid]
         self._early.pop(uid, None)
-        (kept,) = self._batch.extract_cache([uid]).values() if self._store else ((None, ()),)
-        cache, tokens = kept
-        if self._store is not None and len(tokens) > row.cached:
-            self._store.keep(tokens, lambda: cache)
+        if self._store is not None:
+            cache, tokens = self._batch.content_of(uid)
+            if tokens:
+                self._store.keep(tokens, lambda: cache)
         self._batch.remove([uid])
 
     def next(self) -> list[Token]:
-        chunk = self._pace.chunk_tokens(self._batch.decoding)
+        decoding, before = self._batch.decoding, self._batch.prompt_tokens
+        chunk = self._pace.chunk_tokens(decoding)
         self._batch.bound_prefill(max(1, chunk // max(1, self._batch.prefilling)))
-        decoded, began_s = self._batch.decoding, self._now_s()
+        began_s = self._now_s()
         prompts, responses = self._batch.next()
-        computed = self._follow(prompts)
-        self._pace.took(self._now_s() - began_s, decoded, computed)
+        took_s = self._now_s() - began_s
+        self._pace.took(took_s, decoding, self._batch.prompt_tokens - before)
+        for prompt in prompts:
+            self._keep_early(prompt)
         return [self._token(response) for response in responses]
 
     def close(self) -> None:
         self._batch.close()
+
+    def _early_stop(self, tokens: list[int], found: int, cut: int | None) -> int:
+        """Where to halt in the prompt so that the cache can be kept; its length for nowhere."""
+        if self._store is None:
+            return len(tokens)
+        if self._store.cuts_anywhere:
+            last = len(tokens) - 1
+            return last if last - found >= KEPT_EARLY_TOKENS else len(tokens)
+        return cut if cut is not None and found < cut < len(tokens) else len(tokens)
+
+    def _keep_early(self, prompt: Any) -> None:
+        early = self._early.get(prompt.uid)
+        if early is not None and prompt.progress[0] >= early.progress:
+            del self._early[prompt.uid]
+            if self._store is not None and prompt.progress[0] == early.progress:
+                self._store.keep(early.tokens, lambda: self._batch.content_of(prompt.uid)[0])
+
+    def _token(self, response: Any) -> Token:
+        row = self._rows[response.uid]
+        wanted = row.extra.logprobs
+        scores = None
+        if wanted is not None:
+            scores = read_scores(response.logprobs, response.token, wanted)
+        if response.finish_reason is not None:
+            del self._rows[response.uid]
+            self._early.pop(response.uid, None)
+            if self._store is not None:
+                self._store.keep(response.all_tokens, lambda: response.prompt_cache)
+        return Token(response.uid, response.token, response.finish_reason, scores)

@@ -56,7 +56,6 @@ def test_every_key() -> None:
     concurrency = 4
     context_tokens = 2048
     adapter = "/lora"
-    draft = "org/b"
     allow_code = true
     [aliases]
     one = "org/a"
@@ -72,7 +71,6 @@ def test_every_key() -> None:
     sync = false
     [worker]
     env = {LD_PRELOAD = "/x.so"}
-    spare = true
     [safety]
     crashes_max = 2
     unclean_starts_max = 9
@@ -84,13 +82,13 @@ def test_every_key() -> None:
                  "preload": ["org/a"], "loads_max": 2, "queue_max": 10},
         "models": {"org/a": {"path": "/home/u/models/a", "ttl_s": 60.0, "pin": True,
                              "concurrency": 4, "context_tokens": 2048, "adapter": "/lora",
-                             "draft": "org/b", "allow_code": True}},
+                             "allow_code": True}},
         "aliases": {"one": ["org/a"], "many": ["org/a", "one", "org/b"]},
         "http": {"host": "0.0.0.0", "port": 0, "api_keys": ["secret-key-1"],
                  "allowed_hosts": ["box.local"], "allowed_origins": ["https://chat.example.org"],
                  "body_bytes_max": 10_000_000},
         "log": {"sync": False},
-        "worker": {"env": {"LD_PRELOAD": "/x.so"}, "spare": True},
+        "worker": {"env": {"LD_PRELOAD": "/x.so"}},
         "safety": {"crashes_max": 2, "unclean_starts_max": 9, "window_s": 3600.0},
     }  # fmt: skip
     assert settings.model("org/a").pin

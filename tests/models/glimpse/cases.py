@@ -15,7 +15,8 @@ from tests.models.glimpse.pictures import Picture, draw_text
 
 GREETING = "Hello MLX"
 NEAR_MISSES = ("Hello XML", "Hallo MLX", "Hello MAX", "Jelly MLX", "World MLX")
-GOLDEN_TEXTS = ((10, (80, 120)), (24, (50, 110)), (32, (40, 110)), (40, (20, 100)))
+GOLDEN_TEXTS = ((10, (80, 120)), (32, (40, 110)), (40, (20, 100)))
+KNOWN_MISS = (24, (50, 110))  # was meant to be golden; the bundled weights say "Hello MIL"
 SYSTEM_PROMPTS = ("", "You are a helpful assistant.", "Answer briefly.")
 LARGER_PX = tuple(size for size in pictures.TEXT_SIZES_PX if size >= 14)
 SIDE_PX = 256
@@ -44,9 +45,10 @@ class Measure:
 
 MEASURES = (
     Measure("golden prompts", 1.0),
+    Measure("'Hello MLX', 24 px at (50, 110): a known miss", None),
     Measure("near-miss is not 'Hello MLX'", 1.0),
     Measure("near-miss read exactly", None),
-    Measure("'Hello MLX' at varied places and sizes", None),
+    Measure("'Hello MLX' at varied places and sizes", 0.9),
     Measure("single shape, main colours", 0.95),
     Measure("two images, both right", 0.85),
     Measure("words, 10 px", None),
@@ -118,6 +120,13 @@ def golden() -> Iterator[Case]:
         yield case(dialogs.CAPITAL_GOLDEN, [], _in_order("Paris"), "Paris")
         yield case("Hello!", [], _in_order("Hello"), "Hello")
     yield from _golden_short(square, circle, texts[0])
+    yield Case(
+        "'Hello MLX', 24 px at (50, 110): a known miss",
+        (user(dialogs.READ_GOLDEN, 1),),
+        (draw_text(GREETING, *KNOWN_MISS),),
+        _exactly(GREETING),
+        GREETING,
+    )
 
 
 def _golden_short(square: Image.Image, circle: Image.Image, text: Image.Image) -> Iterator[Case]:
