@@ -61,7 +61,7 @@ def _run() -> int:
         home = find_home(environ, sys.platform)
         settings = load_settings(home.config_file)
         launcher = app.make_launcher(home, settings, environ)
-        anyio.run(app.run, home, settings, launcher, app.read_machine(settings), _ready)
+        anyio.run(app.run, home, settings, launcher, app.read_machine(), _ready)
     except app.AlreadyRunning as error:
         click.echo(f"mlxd: another mlxd already serves this home ({error})", err=True)
         return app.EXIT_ALREADY_RUNNING

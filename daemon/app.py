@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,11 +14,13 @@ import msgspec
 import structlog
 
 from daemon.clock import Clock
+from daemon.configuration import Configuration, Machine
 from daemon.eventlog.disk import OsDisk
 from daemon.eventlog.log import EventLog, OpenReport
 from daemon.identity import boot_id
-from daemon.kernel import Kernel
+from daemon.kernel import STATE_VERSION, Kernel
 from daemon.pool import messages as m
+from daemon.pool.background import restored
 from daemon.pool.evolve import evolve
 from daemon.pool.state import Limits, Pool
 from daemon.server.catalog import Catalog
@@ -26,8 +29,11 @@ from daemon.server.session import SessionContext
 from daemon.server.views import Facts
 from daemon.supervisor import memory
 from daemon.supervisor.launch import Launcher, worker_command, worker_env
+from daemon.supervisor.pressure import read_pressure
 from daemon.supervisor.supervisor import Supervisor, open_supervisor
 from daemon.version import VERSION
+from daemon.watching import watch_machine
+from daemon.wire.errors import MlxdError
 from daemon.wire.paths import Home, make_private
 from daemon.wire.settings import Settings
 
@@ -43,12 +49,18 @@ class AlreadyRunning(Exception):
     """Another daemon holds the lock."""
 
 
-class Machine(msgspec.Struct, frozen=True):
-    """What is read of the machine once a run."""
+class Stop:
+    """How the daemon is asked to end."""
 
-    boot_id: str
-    memory_total_bytes: int
-    budget_bytes: int
+    def __init__(self) -> None:
+        self.asked = anyio.Event()
+        self.reason = ""
+        self.detach = False
+
+    def ask(self, reason: str, *, detach: bool) -> None:
+        """End for ``reason``; with ``detach`` the workers stay for the next daemon."""
+        self.reason, self.detach = reason, detach
+        self.asked.set()
 
 
 class Daemon(msgspec.Struct, frozen=True):
@@ -57,16 +69,27 @@ class Daemon(msgspec.Struct, frozen=True):
     kernel: Kernel
     supervisor: Supervisor
     catalog: Catalog
+    configuration: Configuration
 
-    async def stop(self, reason: str) -> None:
-        """Refuse newcomers, let what runs end, unload, and record the end."""
-        _log.info("daemon.stopping", reason=reason)
-        cause = m.Cause(command="stop")
-        await self.kernel.send(m.Stop(reason=reason), cause)
-        with anyio.move_on_after(STOP_S):
-            await self.kernel.emptied()
+    async def reload_config(self, cause: m.Cause) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """See :meth:`Configuration.reload`."""
+        return await self.configuration.reload(self.kernel, self.catalog, cause)
+
+    async def stop(self, reason: str, *, detach: bool = False) -> None:
+        """Refuse newcomers, let what runs end, unload, and record the end.
+
+        With ``detach`` nothing is unloaded: the next daemon adopts the workers.
+        """
+        _log.info("daemon.stopping", reason=reason, detach=detach)
+        cause = m.Cause(command="detach" if detach else "stop")
+        command = m.Detach(reason=reason) if detach else m.Stop(reason=reason)
+        await self.kernel.carry_out(command, cause)
+        if not detach:
+            with anyio.move_on_after(STOP_S):
+                await self.kernel.emptied()
         await self.supervisor.flush()
         await self.kernel.carry_out(m.Stopped(reason=reason), cause)
+        await self.kernel.write_snapshot()
         _log.info("daemon.stopped", reason=reason)
 
 
@@ -77,7 +100,7 @@ async def run(
     machine: Machine,
     on_ready: Callable[[Path], None],
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then stop in good order.
+    """Serve until SIGTERM, SIGINT or a detach, then stop in good order.
 
     Args:
         on_ready: Called with the control socket once it accepts connections.
@@ -87,14 +110,16 @@ async def run(
         MlxdError: A folder is not private, or a socket path is too long.
         LogError: The event log cannot be opened; the message says what to do.
     """
-    async with open_daemon(home, settings, launcher, machine) as daemon:
+    stop = Stop()
+    async with open_daemon(home, settings, launcher, machine, stop) as daemon:
         on_ready(home.control_socket)
-        await daemon.stop(await _until_told_to_stop())
+        await _until_told_to_stop(daemon, stop)
+        await daemon.stop(stop.reason, detach=stop.detach)
 
 
 @asynccontextmanager
 async def open_daemon(
-    home: Home, settings: Settings, launcher: Launcher, machine: Machine
+    home: Home, settings: Settings, launcher: Launcher, machine: Machine, stop: Stop
 ) -> AsyncIterator[Daemon]:
     """A daemon that serves ``home`` for the length of the block.
 
@@ -104,99 +129,128 @@ async def open_daemon(
     socket = home.control_socket  # says so at once if its path is too long
     for folder in (home.root, home.run_dir, home.logs_dir):
         make_private(folder)
+    configuration = Configuration(home, settings, machine)
     with (
         _lock(home.daemon_lock),
         _event_log(home.events_dir) as (log, report),
         ExitStack() as at_last,
     ):
         clock = Clock(not_before_ms=report.end.at_ms)
-        pool = _replay(log, _limits(settings, machine.budget_bytes))
+        pool = _replay(log, report, configuration.limits)
         async with open_supervisor(home, launcher, clock.now_ms) as supervisor:
             kernel = Kernel(pool, log, clock, supervisor)
             at_last.callback(kernel.close)  # once no worker's task can report any more
             supervisor.attach(kernel.send)
             catalog = Catalog(settings, home)
             catalog.remember(pool)
+            daemon = Daemon(kernel, supervisor, catalog, configuration)
             context = SessionContext(
                 kernel=kernel,
                 log=log,
                 catalog=catalog,
                 home=home,
-                facts=Facts(
-                    version=VERSION,
-                    pid=os.getpid(),
-                    started_at_ms=clock.now_ms(),
-                    home=str(home.root),
-                    memory_total_bytes=machine.memory_total_bytes,
-                ),
+                facts=_facts(home, machine, clock),
+                reload_config=daemon.reload_config,
+                detach=partial(stop.ask, detach=True),
             )
-            async with _running(kernel):
-                await _begin(kernel, supervisor, machine, report)
+            async with _running(kernel, clock):
+                await _begin(daemon, machine, report)
                 async with open_listener(socket, context):
-                    yield Daemon(kernel, supervisor, catalog)
+                    await _restore(daemon, settings)
+                    yield daemon
 
 
-async def _begin(
-    kernel: Kernel, supervisor: Supervisor, machine: Machine, report: OpenReport
-) -> None:
+def _facts(home: Home, machine: Machine, clock: Clock) -> Facts:
+    return Facts(
+        version=VERSION,
+        pid=os.getpid(),
+        started_at_ms=clock.now_ms(),
+        home=str(home.root),
+        memory_total_bytes=machine.memory_total_bytes,
+    )
+
+
+async def _begin(daemon: Daemon, machine: Machine, report: OpenReport) -> None:
     """Record the start, then find what earlier daemons left running."""
-    left = kernel.pool
-    cause = m.Cause(command="start", pid=os.getpid())
-    await kernel.carry_out(
+    left, limits = daemon.kernel.pool, daemon.configuration.limits
+    await daemon.kernel.carry_out(
         m.Start(
             pid=os.getpid(),
             boot_id=machine.boot_id,
             version=VERSION,
-            budget_bytes=machine.budget_bytes,
+            budget_bytes=limits.budget_bytes,
             memory_total_bytes=machine.memory_total_bytes,
+            limits=limits,
             tail_lost_bytes=report.tail_lost.lost_bytes if report.tail_lost else 0,
             tail_kept_as=report.tail_lost.kept_as if report.tail_lost else "",
         ),
-        cause,
+        m.Cause(command="start", pid=os.getpid()),
     )
-    await supervisor.adopt(left, left.generation + 1)
+    await daemon.supervisor.adopt(left, left.generation + 1)
 
 
-def _replay(log: EventLog, limits: Limits) -> Pool:
+async def _restore(daemon: Daemon, settings: Settings) -> None:
+    """Wish for the pool as it was, then for what the configuration preloads."""
+    await daemon.kernel.send(
+        m.Restore(wishes=restored(daemon.kernel.pool)), m.Cause(command="restore")
+    )
+    for name in settings.pool.preload:
+        try:
+            options, _ = await daemon.catalog.options(name, ())
+        except MlxdError as error:
+            _log.error("preload.impossible", model=name, why=error.fault.message)
+            continue
+        wish = m.Wish(option=options[0], reason="preload")
+        await daemon.kernel.send(m.Restore(wishes=(wish,)), m.Cause(command="preload"))
+
+
+def _replay(log: EventLog, report: OpenReport, limits: Limits) -> Pool:
+    """The pool as the log tells it, from the newest snapshot on."""
     pool = Pool(limits=limits)
-    for record in log.replay():
+    if report.snapshot is not None:
+        pool = msgspec.msgpack.decode(report.snapshot.state, type=Pool)
+    for record in log.replay(report.replay_after):
         for event in record.events:
             pool = evolve(pool, event, record.at_ms)
     return pool
 
 
-def _limits(settings: Settings, budget_bytes: int) -> Limits:
-    pool, safety = settings.pool, settings.safety
-    return Limits(
-        budget_bytes=budget_bytes,
-        workers_max=pool.workers_max,
-        loads_max=pool.loads_max,
-        queue_max=pool.queue_max,
-        kv_tokens=pool.kv_tokens,
-        ttl_ms=None if pool.ttl_s is None else int(pool.ttl_s * 1000),
-        crashes_max=safety.crashes_max,
-        crash_window_ms=int(safety.window_s * 1000),
-    )
+async def _until_told_to_stop(daemon: Daemon, stop: Stop) -> None:
+    """Wait for SIGTERM, SIGINT or a detach; SIGHUP reloads the configuration."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_hear_signals, daemon, stop)
+        await stop.asked.wait()
+        tasks.cancel_scope.cancel()
 
 
-async def _until_told_to_stop() -> str:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+async def _hear_signals(daemon: Daemon, stop: Stop) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
-            return signal.Signals(number).name
-    raise AssertionError("the signal receiver ended by itself")
+            if number == signal.SIGHUP:
+                await _reload_by_signal(daemon)
+            else:
+                stop.ask(signal.Signals(number).name, detach=False)
+
+
+async def _reload_by_signal(daemon: Daemon) -> None:
+    try:
+        await daemon.reload_config(m.Cause(command="SIGHUP"))
+    except MlxdError as error:
+        _log.error("config.unchanged", why=error.fault.message)
 
 
 @asynccontextmanager
-async def _running(kernel: Kernel) -> AsyncIterator[None]:
+async def _running(kernel: Kernel, clock: Clock) -> AsyncIterator[None]:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(kernel.run)
+        tasks.start_soon(watch_machine, kernel.send, clock, read_pressure)
         yield
         tasks.cancel_scope.cancel()
 
 
 @contextmanager
 def _event_log(folder: Path) -> Iterator[tuple[EventLog, OpenReport]]:
-    log, report = EventLog.open(folder, OsDisk())
+    log, report = EventLog.open(folder, OsDisk(), state_version=STATE_VERSION)
     for warning in report.warnings:
         _log.warning("log.warning", why=warning)
     try:
@@ -215,14 +269,10 @@ def _lock(path: Path) -> Iterator[None]:
         yield
 
 
-def read_machine(settings: Settings) -> Machine:
-    """Ask the machine what it has; a configured budget above its memory is clamped."""
-    total_bytes = memory.memory_total_bytes()
+def read_machine() -> Machine:
+    """Ask the machine what it has."""
     working_set_bytes = memory.recommended_working_set_bytes(worker_command())
-    budget, warning = memory.budget_bytes(settings.pool.memory, total_bytes, working_set_bytes)
-    if warning is not None:
-        _log.warning("budget.clamped", why=warning)
-    return Machine(boot_id(), total_bytes, budget)
+    return Machine(boot_id(), memory.memory_total_bytes(), working_set_bytes)
 
 
 def make_launcher(home: Home, settings: Settings, environ: dict[str, str]) -> Launcher:

@@ -1,7 +1,6 @@
 """Which process on which boot of the machine: what tells a worker from a reused pid.
 
-The same facts as :mod:`daemon.processes` reads, without the imports that would hold up
-"ready"; a test keeps the two equal.
+Daemon and workers both read them here; it imports little, since it holds up "ready".
 """
 
 import ctypes
@@ -9,6 +8,9 @@ import struct
 import sys
 from pathlib import Path
 from typing import Final
+
+_ENDED: Final = frozenset("ZX")
+"""States of a process that has ended and that its parent has not waited for."""
 
 _PROC_PIDTBSDINFO: Final = 3
 _BSDINFO: Final = struct.Struct("12I16s32s5Ii2Q")
@@ -22,7 +24,7 @@ def process_start_time(pid: int) -> float:
     (/proc/PID/stat, field 22), seconds since the epoch on macOS (libproc).
 
     Raises:
-        ProcessLookupError: There is no such process.
+        ProcessLookupError: There is no such process, or only what is left of one.
     """
     if sys.platform == "darwin":
         return _start_time_darwin(pid)
@@ -31,7 +33,10 @@ def process_start_time(pid: int) -> float:
     except FileNotFoundError as error:
         raise ProcessLookupError(f"there is no process {pid}") from error
     # The second field is the command in parentheses, and may itself hold spaces.
-    return float(stat.rpartition(")")[2].split()[19])
+    fields = stat.rpartition(")")[2].split()
+    if fields[0] in _ENDED:
+        raise ProcessLookupError(f"process {pid} has ended")
+    return float(fields[19])
 
 
 def _start_time_darwin(pid: int) -> float:

@@ -31,6 +31,13 @@ BATCH_MAX: Final = 256
 WATCHER_RECORDS_MAX: Final = 1024
 """Records a watcher may be behind; more, and its watch ends as lagged."""
 
+SNAPSHOT_EVERY: Final = 4096
+"""Records between snapshots."""
+
+STATE_VERSION: Final = 1
+"""Of the pool as it stands in snapshots; raised with any change of its shape or of
+``evolve``. Snapshots of another version are ignored, and the log replayed instead."""
+
 PROBE_MS: Final = 10_000
 """How often a log that could not be written is tried again."""
 
@@ -62,6 +69,7 @@ class Performer(Protocol):
 class _Step(msgspec.Struct, frozen=True):
     """One decided command of a batch: what it made true, and the pool after each event."""
 
+    at_ms: int
     logged: bool
     beliefs: tuple[tuple[m.Event, Pool], ...]
 
@@ -100,6 +108,8 @@ class Kernel:
         self._own: deque[Order] = deque()
         self._asked: dict[int, OnAnswer] = {}
         self._tickets = 0
+        self._replayed = pool
+        self._snapshot_seq = log.position.seq
         self._watchers: list[Subscription] = []
         self._probe_at_ms: int | None = None
         self._unlogged: list[tuple[int, m.Cause, tuple[m.DurableEvent, ...]]] = []
@@ -148,6 +158,15 @@ class Kernel:
         """No more commands; the last thing done to a kernel."""
         self._orders.close()
         self._inbox.close()
+
+    async def write_snapshot(self) -> None:
+        """Keep what the log adds up to, so that the next start replays less of it."""
+        position, state = self._log.position, msgspec.msgpack.encode(self._replayed)
+        self._snapshot_seq = position.seq
+        try:
+            await anyio.to_thread.run_sync(self._log.write_snapshot, position, state, STATE_VERSION)
+        except LogWriteFailed as failure:
+            _log.warning("snapshot.failed", reason=str(failure))
 
     async def emptied(self) -> None:
         """Wait until no model is in memory, loading or leaving."""
@@ -210,6 +229,8 @@ class Kernel:
         self._publish(lines)
         for step in steps:
             self._make_visible(step)
+        if self._log.position.seq - self._snapshot_seq >= SNAPSHOT_EVERY:
+            await self.write_snapshot()
         for order in batch:
             if order.visible is not None:
                 order.visible.set()
@@ -234,7 +255,7 @@ class Kernel:
         for event in events:
             pool = evolve(pool, event, now_ms)
             beliefs.append((event, pool))
-        return pool, _Step(logged, tuple(beliefs))
+        return pool, _Step(now_ms, logged, tuple(beliefs))
 
     async def _write(self, steps: list[_Step]) -> tuple[Line, ...]:
         if not any(step.logged for step in steps):
@@ -248,6 +269,10 @@ class Kernel:
             self._watchers = [w for w in self._watchers if w.publish(line)]
 
     def _make_visible(self, step: _Step) -> None:
+        if step.logged:
+            for event, _ in step.beliefs:
+                if isinstance(event, m.Durable):
+                    self._replayed = evolve(self._replayed, event, step.at_ms)
         for event, pool in step.beliefs:
             self.pool = pool
             for effect in react(pool, event):
@@ -321,5 +346,8 @@ class Kernel:
         for at_ms, cause, events in self._unlogged:
             self._log.append(at_ms, cause, events)
         lines = self._log.commit(sync=True)
+        for at_ms, _, events in self._unlogged:
+            for event in events:
+                self._replayed = evolve(self._replayed, event, at_ms)
         self._unlogged.clear()
         return lines

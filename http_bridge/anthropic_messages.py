@@ -201,7 +201,7 @@ def _turns(request: Conversation) -> Iterator[d.ChatMessage]:
             case UserTurn():
                 yield from _user(turn, path)
             case AssistantTurn():
-                yield _assistant(turn)
+                yield _assistant(turn, path)
             case SystemTurn():
                 yield d.ChatMessage(role="system", parts=_texts(turn.content))
             case _:
@@ -250,10 +250,13 @@ def _picture(block: ImageBlock, path: str) -> d.ImagePart:
     return d.ImagePart(data=read_base64(source.data, f"{path}.data"))
 
 
-def _assistant(turn: AssistantTurn) -> d.ChatMessage:
+def _assistant(turn: AssistantTurn, path: str) -> d.ChatMessage:
     if isinstance(turn.content, str):
         return d.ChatMessage(role="assistant", parts=_texts(turn.content))
     blocks = turn.content
+    for index, block in enumerate(blocks):
+        if isinstance(block, ToolUseBlock):
+            check_portable(block.input, f"{path}.content[{index}].input")
     thoughts = [block.thinking for block in blocks if isinstance(block, ThinkingBlock)]
     return d.ChatMessage(
         role="assistant",

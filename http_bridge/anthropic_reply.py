@@ -53,7 +53,7 @@ class MessagesReply:
         for call in delta.tool_calls:
             events += self._end_block()
             events += self._begin_block("tool_use", {"id": call.id, "name": call.name, "input": {}})
-            partial = _json.encode(tool_input(call)).decode()
+            partial = bytes(tool_input(call)).decode()
             events += self._add({"type": "input_json_delta", "partial_json": partial})
             events += self._end_block()
         return events
@@ -108,15 +108,16 @@ class MessagesReply:
         return ended
 
 
-def tool_input(call: d.ToolCall) -> dict[str, Any]:
-    """A call's arguments as the object that this protocol needs.
+def tool_input(call: d.ToolCall) -> msgspec.Raw:
+    """A call's arguments as the JSON object that this protocol needs, as the model wrote it.
 
-    What is no JSON object stands under ``_not_an_object``, as the model wrote it.
+    What is no JSON object stands under ``_not_an_object``, as text.
     """
     try:
-        return msgspec.json.decode(call.arguments, type=dict[str, Any])
+        msgspec.json.decode(call.arguments, type=dict[str, Any])
     except (msgspec.DecodeError, RecursionError):
-        return {"_not_an_object": call.arguments}
+        return msgspec.Raw(_json.encode({"_not_an_object": call.arguments}))
+    return msgspec.Raw(call.arguments.encode())
 
 
 def stop_of(done: d.Done) -> dict[str, Any]:

@@ -36,6 +36,22 @@ def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         ) from error
 
 
+def convert_part(value: Any, kind: Any, path: str) -> Any:
+    """What a part of a body, already decoded as free-form JSON, means.
+
+    Args:
+        kind: A type that msgspec knows.
+        path: Where the part stands in the body.
+
+    Raises:
+        MlxdError: ``invalid_request``; ``field`` begins with ``path``.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error), path) from error
+
+
 def check_portable(value: Any, field: str) -> None:
     """Refuse free-form JSON that a worker's socket cannot carry.
 
@@ -48,11 +64,11 @@ def check_portable(value: Any, field: str) -> None:
         raise refuse(field, "holds a number of more than 64 bits; send it as text") from error
 
 
-def _explained(message: str) -> MlxdError:
+def _explained(message: str, prefix: str = "") -> MlxdError:
     """An error for msgspec's "Expected … - at `$.messages[0].role`"."""
     at = _AT.match(message)
     reason, path = (at["reason"], at["path"]) if at else (message, "")
-    field = path.replace("[...]", "")
+    field = ".".join(filter(None, (prefix, path.replace("[...]", ""))))
     if named := _NAMED.search(reason):
         field = f"{field}.{named['field']}" if field else named["field"]
         if named["what"] == "unknown":

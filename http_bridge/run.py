@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from importlib import metadata
 from typing import Final
 
 import anyio
@@ -12,18 +13,25 @@ import click
 import msgspec
 import structlog
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from daemon.wire.errors import Code, MlxdError
 from daemon.wire.settings import HttpSettings
 from http_bridge import security
 from http_bridge.app import Bridge
+from http_bridge.bodies import Bodies
+from http_bridge.info_endpoints import InfoEndpoints
 from http_bridge.link import open_link
+from http_bridge.media_endpoints import MediaEndpoints
+from http_bridge.metrics import Metrics
 from http_bridge.serving import Serving
 from http_bridge.sse import BEGIN_AFTER_S, KEEP_ALIVE_S
+from http_bridge.text_endpoints import Ids, TextEndpoints
 
 STOP_GRACE_S: Final = 15.0
 """For running requests after SIGTERM; launchd kills after 20 s."""
 
+VERSION: Final = metadata.version("mlxd")
 _log: Final = structlog.get_logger()
 
 
@@ -55,14 +63,23 @@ async def open_bridge(
     )
     security.check_exposure(http.host, policy)
     async with open_link(control_socket) as link:
-        serving = Serving(link, begin_after_s=begin_after_s, keep_alive_s=keep_alive_s)
-        bridge = Bridge(
-            link=link,
-            serving=serving,
-            policy=policy,
-            body_bytes_max=http.body_bytes_max,
+        registry = CollectorRegistry()
+        metrics = Metrics(registry)
+        serving = Serving(link, metrics, begin_after_s=begin_after_s, keep_alive_s=keep_alive_s)
+        ids = Ids(
             now_s=lambda: int(datetime.now(UTC).timestamp()),
             new_id=lambda: secrets.token_hex(12),
+        )
+        bodies = Bodies(http.body_bytes_max)
+        bridge = Bridge(
+            handlers={
+                **TextEndpoints(serving, bodies, ids).handlers(),
+                **MediaEndpoints(serving, bodies, ids).handlers(),
+                **InfoEndpoints(link, policy, registry, VERSION).handlers(),
+            },
+            policy=policy,
+            metrics=metrics,
+            body_bytes_max=http.body_bytes_max,
         )
         runner = web.AppRunner(
             bridge.application(),

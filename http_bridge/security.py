@@ -116,16 +116,19 @@ def check_origin(policy: Policy, asked: Asked) -> None:
     )
 
 
-def check_content_type(asked: Asked) -> None:
-    """Refuse bodies that do not say they are JSON.
+def check_content_type(asked: Asked, accepted: str = "application/json") -> None:
+    """Refuse bodies that do not say they are what is ``accepted``.
+
+    A form is accepted only where a file is sent. Plain web pages can send one, too, but never
+    without an Origin, which :func:`check_origin` refuses.
 
     Raises:
         HttpProblem: 415.
     """
-    if asked.method == "POST" and asked.content_type != "application/json":
+    if asked.method == "POST" and asked.content_type != accepted:
         raise HttpProblem(
             415,
-            f"the content type {asked.content_type!r} is not accepted; send application/json",
+            f"the content type {asked.content_type!r} is not accepted; send {accepted}",
             code="unsupported_media_type",
         )
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from daemon.wire import data as d
+from http_bridge.decode import check_portable
 from http_bridge.errors import refuse
 from http_bridge.plan import Requirement
 
@@ -94,4 +95,5 @@ def schema_constraint(schema: dict[str, Any], field: str) -> d.JsonSchema:
     """
     if not schema:
         raise refuse(field, "an empty schema accepts anything; ask for json_object instead")
+    check_portable(schema, field)
     return d.JsonSchema(schema=msgspec.json.encode(schema))

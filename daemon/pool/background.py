@@ -24,6 +24,22 @@ def add_wishes(draft: Draft, wishes: tuple[m.Wish, ...]) -> None:
         draft.emit(m.WishesAdded(wishes=tuple(new.values())))
 
 
+def restored(pool: Pool) -> tuple[m.Wish, ...]:
+    """What belongs to the pool and is not in memory: to be wished for after a restart."""
+    return tuple(
+        m.Wish(
+            option=m.Option(
+                model=kept.model, terms=m.Terms(ttl_ms=kept.ttl_ms, rows_max=kept.rows_max)
+            ),
+            reason="restore",
+            ttl_ms=kept.ttl_ms,
+            used_at_ms=kept.used_at_ms,
+        )
+        for key, kept in pool.kept.items()
+        if key not in pool.slots
+    )
+
+
 def wish_back(draft: Draft, key: str, *, was_used: bool) -> None:
     """A model that people had loaded comes back after its worker ended.
 

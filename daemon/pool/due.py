@@ -32,23 +32,23 @@ def expire(draft: Draft) -> None:
         if not lease.used and lease.granted_at_ms + LEASE_LAPSE_MS <= draft.now_ms:
             model = draft.pool.slots[lease.key].tenant.model.name
             draft.emit(m.LeaseEnded(lease=name, model=model, how="lapsed"))
-    for slot in draft.pool.slots.values():
-        if isinstance(slot, Draining) and slot.since_ms + DRAIN_STALL_MS <= draft.now_ms:
+    recording = draft.pool.read_only is None
+    stays = draft.pool.stopping is not None or not recording
+    for key, slot in draft.pool.slots.items():
+        if isinstance(slot, Idle):
+            expires_at_ms = None if stays else expiry_ms(draft.pool, key, slot)
+            if expires_at_ms is not None and expires_at_ms <= draft.now_ms:
+                begin_unload(draft, slot, "ttl")
+        elif isinstance(slot, Draining) and slot.since_ms + DRAIN_STALL_MS <= draft.now_ms:
             worker, model = slot.tenant.worker, slot.tenant.model.name
             draft.emit(m.DrainConfirmed(worker=worker, model=model, how="unresponsive"))
-    if draft.pool.read_only is None:
+    if recording:
         _expire_recorded(draft)
 
 
 def _expire_recorded(draft: Draft) -> None:
     """What must be recorded to be true: not while the log cannot be written."""
     pool, now_ms = draft.pool, draft.now_ms
-    if pool.stopping is None:
-        for key, slot in pool.slots.items():
-            expires_at_ms = expiry_ms(pool, key, slot) if isinstance(slot, Idle) else None
-            if expires_at_ms is not None and expires_at_ms <= now_ms:
-                assert isinstance(slot, Idle)
-                begin_unload(draft, slot, "ttl")
     settled_at_ms = _settled_at_ms(pool)
     if settled_at_ms is not None and settled_at_ms <= now_ms:
         draft.emit(m.DaemonSettled(generation=pool.generation))

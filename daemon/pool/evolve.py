@@ -89,6 +89,7 @@ def _load_started(pool: Pool, event: m.LoadStarted, at_ms: int) -> Pool:
     return replace(
         put(pool, slot),
         workers_started=pool.workers_started + 1,
+        workers={**pool.workers, event.worker: key},
         kept=without(pool.kept, key),
         wishes=tuple(w for w in pool.wishes if w.option.model.key != key),
     )
@@ -203,7 +204,9 @@ def _worker_exited(pool: Pool, event: m.WorkerExited, at_ms: int) -> Pool:
     assert slot is not None
     tenant = slot.tenant
     key = tenant.model.key
-    pool = replace(pool, slots=without(pool.slots, key))
+    pool = replace(
+        pool, slots=without(pool.slots, key), workers=without(pool.workers, event.worker)
+    )
     if not event.expected and event.exit_code != 0:
         message = f"its worker ended unexpectedly ({_how(event)})"
         pool = failed(pool, tenant.model, "crashed", message, at_ms)

@@ -125,11 +125,12 @@ def outgrown_bytes(pool: Pool) -> int:
 
     Loads that were allowed over the budget are left out, by their name in the log.
     """
-    claims = sum(
-        slot.tenant.claim_bytes
-        for slot in pool.slots.values()
-        if not slot.tenant.over_budget and not isinstance(slot, Draining | Stopping)
-    )
+    claims = 0
+    for slot in pool.slots.values():  # spelled out: every decision comes through here
+        tenant = slot.tenant
+        if not tenant.over_budget and not isinstance(slot, Draining | Stopping):
+            reserved, measured = tenant.reserved_bytes, tenant.measured_bytes
+            claims += max(measured, reserved)
     return claims - pool.budget_bytes
 
 

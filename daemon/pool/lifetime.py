@@ -111,8 +111,8 @@ def _configure(draft: Draft, command: m.Configure) -> None:
             draft.refuse(
                 command.ticket,
                 Code.READ_ONLY,
-                f"the event log cannot be written ({draft.pool.read_only}): "
-                "the configuration stays as it was",
+                f"{draft.pool.read_only}. Until the event log can be written, the configuration "
+                "stays as it was",
             )
         return
     if command.keys:

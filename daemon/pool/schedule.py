@@ -37,8 +37,8 @@ def settle(draft: Draft) -> None:
     empties or fills a slot, so the rounds come to an end.
     """
     while True:
-        before = len(draft.events)
         _serve_residents(draft)  # before anything may take from a waiter what it waited for
+        before = len(draft.events)
         expire(draft)
         unload_for_stop(draft)
         relieve(draft)
@@ -311,8 +311,8 @@ def _unrecorded(pool: Pool, waiter: m.Waiter) -> bool:
 def read_only_message(pool: Pool) -> str:
     """What is refused while the event log cannot be written, and why."""
     return (
-        f"the event log cannot be written ({pool.read_only}): nothing is loaded, unloaded or "
-        "changed until it can; free disk space or see `mlxctl doctor`"
+        f"{pool.read_only}. Until the event log can be written, nothing is loaded, unloaded "
+        "or changed"
     )
 
 

@@ -95,7 +95,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     ttl_asked_ms: int | None = None
 
 
-class Loading(msgspec.Struct, frozen=True, kw_only=True):
+class Loading(msgspec.Struct, tag="loading", frozen=True, kw_only=True):
     """Its memory is reserved; its worker is being started or reads weights.
 
     Attributes:
@@ -111,14 +111,14 @@ class Loading(msgspec.Struct, frozen=True, kw_only=True):
     inherited: bool = False
 
 
-class Idle(msgspec.Struct, frozen=True, kw_only=True):
+class Idle(msgspec.Struct, tag="idle", frozen=True, kw_only=True):
     """Resident, unused: may be evicted if unpinned."""
 
     tenant: Tenant
     service: Service
 
 
-class Busy(msgspec.Struct, frozen=True, kw_only=True):
+class Busy(msgspec.Struct, tag="busy", frozen=True, kw_only=True):
     """Serving: never evicted, never stopped. ``leases`` and ``running`` not both empty."""
 
     tenant: Tenant
@@ -131,7 +131,7 @@ Leaving = EvictReason | UnloadReason | Literal["failed"]
 """Why a slot is being emptied."""
 
 
-class Draining(msgspec.Struct, frozen=True, kw_only=True):
+class Draining(msgspec.Struct, tag="draining", frozen=True, kw_only=True):
     """The worker was asked whether it can be stopped."""
 
     tenant: Tenant
@@ -142,7 +142,7 @@ class Draining(msgspec.Struct, frozen=True, kw_only=True):
     """Else unloading."""
 
 
-class Stopping(msgspec.Struct, frozen=True, kw_only=True):
+class Stopping(msgspec.Struct, tag="stopping", frozen=True, kw_only=True):
     """The worker was told to end, or failed to load; its memory is not free yet."""
 
     tenant: Tenant
@@ -261,6 +261,8 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     residues: dict[str, Residue] = {}
     pressure: PressureLevel = "normal"
     workers_started: int = 0
+    workers: dict[str, str] = {}
+    """The keys of the slots that workers serve, by worker."""
 
     # Only the live pool knows what follows.
     pressure_reported: Pressure = Pressure()
@@ -278,10 +280,8 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 
     def slot_of(self, worker: str) -> Slot | None:
         """The slot that ``worker`` serves; None once it is gone."""
-        for slot in self.slots.values():
-            if slot.tenant.worker == worker:
-                return slot
-        return None
+        key = self.workers.get(worker)
+        return None if key is None else self.slots[key]
 
     @property
     def budget_bytes(self) -> int:

@@ -33,6 +33,10 @@ class Catalog:
         self._registered: dict[str, str] = {}
         self._inspections = Inspections()
 
+    def configure(self, settings: Settings) -> None:
+        """Names and terms are those of ``settings`` from now on."""
+        self._settings = settings
+
     def remember(self, pool: Pool) -> None:
         """Names that were registered at run time, as the log knows them."""
         for slot in pool.slots.values():

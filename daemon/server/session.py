@@ -1,6 +1,6 @@
 """One control connection: requests in, answers out, leases that end with it."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import islice
 from typing import Final
@@ -16,6 +16,7 @@ from daemon.eventlog.log import EventLog
 from daemon.kernel import Answer, Kernel
 from daemon.pool import messages as m
 from daemon.server.catalog import Catalog
+from daemon.server.verbs import TTL_S_MAX, ModelVerb, command_of, milliseconds
 from daemon.server.views import Facts, status_view
 from daemon.wire import control as c
 from daemon.wire.errors import Code, Fault, MlxdError
@@ -34,7 +35,6 @@ CLIENT_NAME_MAX: Final = 128
 """Names stand in the event log."""
 
 FLUSH_TIMEOUT_S: Final = 1.0
-TTL_S_MAX: Final = 10 * 365 * 86_400.0
 
 _GONE: Final = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
 _log = structlog.get_logger("server")
@@ -60,6 +60,8 @@ class SessionContext(msgspec.Struct, frozen=True):
     catalog: Catalog
     home: Home
     facts: Facts
+    reload_config: Callable[[m.Cause], Awaitable[tuple[tuple[str, ...], tuple[str, ...]]]]
+    detach: Callable[[str], None]
 
 
 class _InFlight:
@@ -187,16 +189,29 @@ class Session:
                 await self._load(request, flight)
             case c.AcquireLease():
                 await self._acquire(request, flight)
-            case c.UnloadModel():
-                key = await catalog.key_of(request.model, kernel.pool)
+            case (
+                c.UnloadModel()
+                | c.EvictModel()
+                | c.PinModel()
+                | c.UnpinModel()
+                | c.SetTtl()
+                | c.UnquarantineModel()
+            ):
+                await self._about_model(request, flight)
+            case c.ClearSafeMode():
+                client = self._client.client
                 await self._ask(
                     request,
                     flight,
-                    lambda ticket: m.Unload(
-                        ticket=ticket, client=self._client.client, key=key, name=request.model
-                    ),
-                    "unload",
+                    lambda ticket: m.ClearSafeMode(ticket=ticket, client=client),
+                    "clear_safe_mode",
                 )
+            case c.ReloadConfig():
+                keys, notes = await self._context.reload_config(self._cause("reload_config"))
+                self._finish(c.ConfigReloaded(id=request.id, keys=keys, notes=notes))
+            case c.DetachDaemon():
+                self._finish(c.Ok(id=request.id))
+                self._context.detach(f"detached by {self._client.client}")
             case c.ReleaseLease():
                 self._leases.discard(request.lease)
                 await kernel.send(m.Release(leases=(request.lease,)), self._cause("release"))
@@ -205,6 +220,17 @@ class Session:
                 await self._watch(request)
             case c.CancelRequest():
                 raise AssertionError("cancels are handled as they arrive")
+
+    async def _about_model(self, request: ModelVerb, flight: _InFlight) -> None:
+        key = await self._context.catalog.key_of(request.model, self._kernel.pool)
+        client = self._client.client
+        command_of(request, key, client, 0)  # what cannot be asked is refused here
+        await self._ask(
+            request,
+            flight,
+            lambda ticket: command_of(request, key, client, ticket),
+            str(request.__struct_config__.tag),
+        )
 
     async def _load(self, request: c.LoadModel, flight: _InFlight) -> None:
         if request.path is not None:
@@ -220,7 +246,7 @@ class Session:
                 options=options,
                 passed_over=passed_over,
                 deadline_at_ms=None if deadline_ms is None else self._deadline(deadline_ms),
-                ttl_ms=_milliseconds(request.ttl_s),
+                ttl_ms=milliseconds(request.ttl_s),
                 pin=request.pin,
                 over_budget=request.over_budget,
             ),
@@ -238,7 +264,7 @@ class Session:
                 options=options,
                 passed_over=passed_over,
                 deadline_at_ms=self._deadline(request.deadline_ms),
-                ttl_ms=_milliseconds(request.ttl_s),
+                ttl_ms=milliseconds(request.ttl_s),
             ),
             "acquire",
         )
@@ -275,6 +301,8 @@ class Session:
                 self._finish(
                     c.Unloaded(id=request_id, model=answer.name, freed_bytes=answer.freed_bytes)
                 )
+            case m.AnswerDone():
+                self._finish(c.Ok(id=request_id))
             case m.AnswerRefused():
                 self._finish(c.Failed(id=request_id, fault=answer.fault))
 
@@ -415,16 +443,6 @@ class Session:
                 field="deadline_ms",
             )
         return self._kernel.now_ms() + deadline_ms
-
-
-def _milliseconds(ttl_s: float | None) -> int | None:
-    if ttl_s is None:
-        return None
-    if not 0 <= ttl_s <= TTL_S_MAX:
-        raise MlxdError(
-            Code.INVALID_REQUEST, f"ttl_s is {ttl_s}; give seconds, 0 or more", field="ttl_s"
-        )
-    return int(ttl_s * 1000)
 
 
 def _not_understood(payload: bytes, error: Exception) -> msgspec.Struct:

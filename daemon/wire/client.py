@@ -79,6 +79,38 @@ class Control:
         """Unload a model and wait until its process is gone."""
         return await self._call(c.UnloadModel(id=self._id(), model=model), c.Unloaded)
 
+    async def evict(self, model: str) -> c.Unloaded:
+        """Take a model out of memory as the policy would."""
+        return await self._call(c.EvictModel(id=self._id(), model=model), c.Unloaded)
+
+    async def pin(self, model: str) -> None:
+        """Never evict, never expire ``model``."""
+        await self._call(c.PinModel(id=self._id(), model=model), c.Ok)
+
+    async def unpin(self, model: str) -> None:
+        """Let ``model`` be evicted and expire again."""
+        await self._call(c.UnpinModel(id=self._id(), model=model), c.Ok)
+
+    async def set_ttl(self, model: str, ttl_s: float | None) -> None:
+        """Unload a resident model after ``ttl_s`` without use; None keeps it."""
+        await self._call(c.SetTtl(id=self._id(), model=model, ttl_s=ttl_s), c.Ok)
+
+    async def unquarantine(self, model: str) -> None:
+        """Let a model that crashed too often be tried again."""
+        await self._call(c.UnquarantineModel(id=self._id(), model=model), c.Ok)
+
+    async def clear_safe_mode(self) -> None:
+        """Go back to normal after unclean starts."""
+        await self._call(c.ClearSafeMode(id=self._id()), c.Ok)
+
+    async def reload_config(self) -> c.ConfigReloaded:
+        """Have config.toml read again; what changed."""
+        return await self._call(c.ReloadConfig(id=self._id()), c.ConfigReloaded)
+
+    async def detach(self) -> None:
+        """End the daemon and leave its workers for the next one to adopt."""
+        await self._call(c.DetachDaemon(id=self._id()), c.Ok)
+
     async def acquire(
         self,
         model: str,

@@ -108,6 +108,52 @@ class AcquireLease(Request, tag="acquire", frozen=True, kw_only=True):
     ttl_s: float | None = None
 
 
+class EvictModel(Request, tag="evict", frozen=True, kw_only=True):
+    """As unload, but as the policy would: ``conflict`` if pinned. Answered :class:`Unloaded`."""
+
+    model: str
+
+
+class PinModel(Request, tag="pin", frozen=True, kw_only=True):
+    """Never evict, never expire; it need not be resident. Answered by :class:`Ok`."""
+
+    model: str
+
+
+class UnpinModel(Request, tag="unpin", frozen=True, kw_only=True):
+    """Answered by :class:`Ok`."""
+
+    model: str
+
+
+class SetTtl(Request, tag="ttl", frozen=True, kw_only=True):
+    """Unload a resident model after ``ttl_s`` without use; None keeps it. :class:`Ok`."""
+
+    model: str
+    ttl_s: float | None
+
+
+class UnquarantineModel(Request, tag="unquarantine", frozen=True, kw_only=True):
+    """Let a model that crashed too often be tried again. Answered by :class:`Ok`."""
+
+    model: str
+
+
+class ClearSafeMode(Request, tag="clear_safe_mode", frozen=True, kw_only=True):
+    """Answered by :class:`Ok`."""
+
+
+class ReloadConfig(Request, tag="reload_config", frozen=True, kw_only=True):
+    """Read config.toml again and apply what changed. Answered by :class:`ConfigReloaded`.
+
+    A file with a mistake changes nothing: ``invalid_request`` says where it is.
+    """
+
+
+class DetachDaemon(Request, tag="detach", frozen=True, kw_only=True):
+    """End the daemon and leave its workers for the next one to adopt. :class:`Ok` first."""
+
+
 class ReleaseLease(Request, tag="release", frozen=True, kw_only=True):
     """Give a lease back; answered by :class:`Released`. Unknown leases are fine."""
 
@@ -138,6 +184,14 @@ ControlRequest = (
     | ListModels
     | LoadModel
     | UnloadModel
+    | EvictModel
+    | PinModel
+    | UnpinModel
+    | SetTtl
+    | UnquarantineModel
+    | ClearSafeMode
+    | ReloadConfig
+    | DetachDaemon
     | AcquireLease
     | ReleaseLease
     | WatchEvents
@@ -210,6 +264,17 @@ class Granted(Answer, tag="granted", frozen=True, kw_only=True):
 
 class Released(Answer, tag="released", frozen=True, kw_only=True):
     lease: str
+
+
+class Ok(Answer, tag="ok", frozen=True, kw_only=True):
+    """Done, and durable."""
+
+
+class ConfigReloaded(Answer, tag="config_reloaded", frozen=True, kw_only=True):
+    """What changed, as key paths; some take effect only later, as ``notes`` say."""
+
+    keys: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 class Cancelled(Answer, tag="cancel_done", frozen=True, kw_only=True):
@@ -317,6 +382,8 @@ ControlAnswer = (
     | Unloaded
     | Granted
     | Released
+    | Ok
+    | ConfigReloaded
     | Cancelled
     | LogRecord
     | WatchStarted

@@ -184,7 +184,6 @@ class Transcribe(Frame, tag="transcribe", omit_defaults=True, frozen=True, kw_on
         prompt: Text that is taken to have been said before.
         temperature: 0 is greedy.
         words: Whether each segment's words are wanted, with their times.
-        translate: Into English, instead of the language spoken.
     """
 
     lease: str
@@ -194,7 +193,6 @@ class Transcribe(Frame, tag="transcribe", omit_defaults=True, frozen=True, kw_on
     prompt: str | None = None
     temperature: float = 0.0
     words: bool = False
-    translate: bool = False
 
 
 WorkRequest = Generate | CountTokens | Embed | Speak | Transcribe
@@ -310,6 +308,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         text: With the blank that parts it from the one before.
+        seek: Where the window that it was heard in begins, in frames of 10 ms.
         avg_logprob: Mean log probability of its tokens.
         no_speech_prob: How likely nobody speaks here.
     """
@@ -317,6 +316,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     text: str
     start_s: float
     end_s: float
+    seek: int = 0
     tokens: tuple[int, ...] = ()
     temperature: float = 0.0
     avg_logprob: float = 0.0

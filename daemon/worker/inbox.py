@@ -10,14 +10,14 @@ from typing import Final, Protocol
 
 import msgspec
 
-from daemon.wire.data import DataAnswer, DataRequest, Hosting, LinkCommand, LinkReport
+from daemon.wire.data import Hosting, LinkCommand, LinkReport, WorkAnswer, WorkRequest
 
 
 class Submit(msgspec.Struct, frozen=True):
     """A client's request, numbered by the socket thread."""
 
     request_id: int
-    request: DataRequest
+    request: WorkRequest
 
 
 class Cancel(msgspec.Struct, frozen=True):
@@ -56,7 +56,7 @@ class Post(msgspec.Struct, frozen=True):
         hosting: What a new link is told from now on; None if that did not change.
     """
 
-    frames: tuple[tuple[int, DataAnswer], ...] = ()
+    frames: tuple[tuple[int, WorkAnswer], ...] = ()
     reports: tuple[LinkReport, ...] = ()
     hosting: Hosting | None = None
 

@@ -16,7 +16,7 @@ from daemon.wire.data import (
     Accepted,
     Begin,
     Bye,
-    DataAnswer,
+    CountTokens,
     Drain,
     Drained,
     Fail,
@@ -30,8 +30,10 @@ from daemon.wire.data import (
     Retire,
     Running,
     StillBusy,
+    TokenCount,
     Usage,
     UsageReport,
+    WorkAnswer,
 )
 from daemon.wire.errors import Code, Fault, MlxdError
 from daemon.worker.engines.base import Engine, LoadCancelled, Loaded, LoadRefused, Registry
@@ -109,7 +111,7 @@ class Runner:
         self._retire_by_s: float | None = None
         self._retire_reason = ""
         self._exit_code: int | None = None
-        self._frames: list[tuple[int, DataAnswer]] = []
+        self._frames: list[tuple[int, WorkAnswer]] = []
         self._reports: list[LinkReport] = []
         self._changed = False
         self._running = Running(running=0)
@@ -243,6 +245,9 @@ class Runner:
         if self._phase != "ready" or self._engine is None:
             self._frames.append((submit.request_id, Fail(fault=self._not_admitting())))
             return
+        if isinstance(submit.request, CountTokens):
+            self._frames.append((submit.request_id, self._counted(self._engine, submit.request)))
+            return
         try:
             prompt_tokens = self._engine.submit(submit.request_id, submit.request)
         except MlxdError as error:
@@ -253,6 +258,17 @@ class Runner:
         )
         self._changed = True
         self._frames.append((submit.request_id, Accepted(prompt_tokens=prompt_tokens)))
+
+    def _counted(self, engine: Engine, request: CountTokens) -> WorkAnswer:
+        """The whole answer to a count, which is no work that anybody waits for."""
+        try:
+            return TokenCount(prompt_tokens=engine.count(request))
+        except MlxdError as error:
+            return Fail(fault=error.fault)
+        except Exception as error:
+            log.exception("count.failed")
+            message = f"counting failed: {type(error).__name__}: {error}"
+            return Fail(fault=Fault(code=Code.WORKER_FAILED, message=message))
 
     def _not_admitting(self) -> Fault:
         if self._phase == "draining":

@@ -15,7 +15,15 @@ import msgspec
 import structlog
 
 from daemon.wire.control import PROTOCOL_MAX, PROTOCOL_MIN, Hello, Refusal, Welcome
-from daemon.wire.data import Accepted, DataAnswer, DataRequest, Delta, Fail, Hosting, LinkCommand
+from daemon.wire.data import (
+    Done,
+    Fail,
+    Hosting,
+    LinkCommand,
+    TokenCount,
+    WorkAnswer,
+    WorkRequest,
+)
 from daemon.wire.errors import Code, Fault, MlxdError
 from daemon.wire.framing import FRAME_TIMEOUT_S
 from daemon.wire.listening import next_connection
@@ -35,7 +43,7 @@ PENDING_BYTES_MAX: Final = 256 << 20
 """Request frames that the main thread has not yet taken up, all together."""
 
 _HELLO: Final = msgspec.msgpack.Decoder(Hello)
-_REQUEST: Final = msgspec.msgpack.Decoder(DataRequest)
+_REQUEST: Final[msgspec.msgpack.Decoder[WorkRequest]] = msgspec.msgpack.Decoder(WorkRequest)
 _COMMAND: Final[msgspec.msgpack.Decoder[LinkCommand]] = msgspec.msgpack.Decoder(LinkCommand)
 
 
@@ -201,8 +209,8 @@ class Sockets:
             finally:
                 self._forget(request_id)
 
-    def _request(self, payload: bytes) -> DataRequest:
-        request: DataRequest = _decode(_REQUEST, payload)
+    def _request(self, payload: bytes) -> WorkRequest:
+        request: WorkRequest = _decode(_REQUEST, payload)
         if self._pending_bytes + len(payload) > PENDING_BYTES_MAX:
             raise MlxdError(Code.QUEUE_FULL, "too many requests wait; try again later")
         return request
@@ -257,14 +265,14 @@ class Sockets:
         for request_id, frame in post.frames:
             self._give(request_id, frame)
 
-    def _give(self, request_id: int, frame: DataAnswer) -> None:
+    def _give(self, request_id: int, frame: WorkAnswer) -> None:
         client = self._clients.get(request_id)
         if client is None:
             return
         self._pending_bytes -= client.pending_bytes
         client.pending_bytes = 0
         keeps_up = client.peer.send(frame)
-        if not isinstance(frame, Accepted | Delta):
+        if isinstance(frame, Done | Fail | TokenCount):
             del self._clients[request_id]
             client.scope.cancel()
         elif not keeps_up:

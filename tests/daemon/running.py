@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 
-from daemon.app import Daemon, Machine, open_daemon
+from daemon.app import Daemon, Stop, open_daemon
+from daemon.configuration import Machine
 from daemon.identity import boot_id
 from daemon.kernel import Answer
 from daemon.pool import messages as m
@@ -16,7 +17,7 @@ from daemon.supervisor.launch import Launcher, worker_env
 from daemon.wire import data as d
 from daemon.wire.client import open_generation
 from daemon.wire.paths import Home, find_home
-from daemon.wire.settings import Settings
+from daemon.wire.settings import PoolSettings, Settings
 from tests.fakes.engine import FakeConfig, write_fake_model
 
 GB = 10**9
@@ -41,8 +42,9 @@ async def running_daemon(home: Home, budget_bytes: int = 10 * GB) -> AsyncIterat
         command=FAKE_WORKER,
         env=worker_env(os.environ, {}),
     )
-    machine = Machine(boot_id(), 100 * GB, budget_bytes)
-    async with open_daemon(home, Settings(), launcher, machine) as daemon:
+    settings = Settings(pool=PoolSettings(memory=budget_bytes))
+    machine = Machine(boot_id(), 100 * GB)
+    async with open_daemon(home, settings, launcher, machine, Stop()) as daemon:
         yield daemon
 
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from daemon.identity import boot_id, process_start_time
+from daemon.processes import wait_exit
 
 
 def test_start_times_tell_processes_apart() -> None:
@@ -17,6 +18,15 @@ def test_start_times_tell_processes_apart() -> None:
         assert process_start_time(child.pid) > own
     with pytest.raises(ProcessLookupError):
         process_start_time(child.pid)
+
+
+@pytest.mark.anyio
+async def test_a_zombie_has_ended() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    await wait_exit(child.pid)
+    with pytest.raises(ProcessLookupError):
+        process_start_time(child.pid)
+    assert child.wait() == 0
 
 
 def test_one_boot_has_one_name() -> None:

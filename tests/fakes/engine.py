@@ -14,9 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from daemon.wire.data import Begin, DataRequest, Generate, TextPart, Usage
+from daemon.wire.data import Begin, CountTokens, Generate, TextPart, Usage, WorkRequest
 from daemon.wire.errors import Code, MlxdError
-from daemon.worker.engines.base import Emission, Loaded, LoadRefused, Progress
+from daemon.worker.engines.base import Emission, Loaded, LoadRefused, Progress, not_served
 from daemon.worker.engines.conversation import answer_tokens, check_request, refuse_images
 from daemon.worker.engines.output import TextOutput
 from daemon.worker.engines.rows import Allowance, Row, RowFailed, Rows, Token
@@ -105,8 +105,13 @@ class FakeEngine:
         )
         return Loaded(self._context_tokens)
 
-    def submit(self, request_id: int, request: DataRequest) -> int:
+    def submit(self, request_id: int, request: WorkRequest) -> int:
+        if not isinstance(request, Generate):
+            raise not_served(request, "generates text")
         return self._open.submit(request_id, request)
+
+    def count(self, request: CountTokens) -> int:
+        return len(self._text(Generate(lease=request.lease, messages=request.messages)))
 
     def step(self) -> list[Emission]:
         return self._open.step()
@@ -130,7 +135,7 @@ class FakeEngine:
         assert self._rows is not None
         return self._rows
 
-    def _prepare(self, request: DataRequest) -> Row:
+    def _prepare(self, request: Generate) -> Row:
         check_request(request, tools=False)
         text = self._text(request)
         if POISON_PREPARE in text:

@@ -280,7 +280,8 @@ class Simulation:
         self.pins[key] = None
         await daemon.ask(make)
         daemon.about_pins[key] -= 1
-        if not daemon.about_pins[key]:
+        if not daemon.about_pins[key] and daemon.kernel.read_only is None:
+            # After a failed sync nobody knows whether what was refused is on disk all the same.
             self.pins[key] = key in daemon.kernel.pool.pins
 
     async def _misbehave(self, daemon: SimDaemon, number: int) -> None:

@@ -7,17 +7,26 @@ models that it runs; vision models use it as well.
 from typing import Any
 
 from daemon.wire.data import Generate
+from daemon.worker.engines.logprobs import LogprobTrail, TokenBytes
 from daemon.worker.engines.output import Detokenizer, TextOutput, ToolReader
 from daemon.worker.engines.splitting import Markers, Splitter, State
 
 
 def make_output(
-    tokenizer: Any, detokenizer: Detokenizer, request: Generate, prompt: list[int], call_id: str
+    tokenizer: Any,
+    detokenizer: Detokenizer,
+    request: Generate,
+    prompt: list[int],
+    call_id: str,
+    token_bytes: TokenBytes | None = None,
 ) -> TextOutput:
     """The way of one request's tokens to text.
 
     Tool markup is read only where the request offered tools: else it is text like any
     other, and nobody would expect a call.
+
+    Args:
+        token_bytes: For log probabilities, where the request wants them.
     """
     tool = _tool_markers(tokenizer) if request.tools else None
     reader = None
@@ -25,9 +34,11 @@ def make_output(
         reader = ToolReader(tokenizer.tool_parser, tool, request.tools, call_id)
     think = (tokenizer.think_start, tokenizer.think_end) if tokenizer.has_thinking else None
     markers = Markers(think=think, tool=tool, dropped=tuple(tokenizer.structural_markers or ()))
-    return TextOutput(
-        detokenizer, Splitter(markers, request.stop, _first_state(tokenizer, prompt)), reader
-    )
+    trail = None
+    if token_bytes is not None and request.logprobs is not None:
+        trail = LogprobTrail(token_bytes)
+    splitter = Splitter(markers, request.stop, first_state(tokenizer, prompt))
+    return TextOutput(detokenizer, splitter, reader, trail, request.tool_calls_max)
 
 
 def calls_tools(tokenizer: Any) -> bool:
@@ -39,8 +50,8 @@ def _tool_markers(tokenizer: Any) -> tuple[str, str]:
     return str(tokenizer.tool_call_start), str(tokenizer.tool_call_end or "")
 
 
-def _first_state(tokenizer: Any, prompt: list[int]) -> State:
-    """Reasoning, where the chat template already opened it at the end of the prompt."""
+def first_state(tokenizer: Any, prompt: list[int]) -> State:
+    """How an answer begins: in reasoning, where the prompt ends with that opened already."""
     if not tokenizer.has_thinking:
         return "answer"
     opened = tokenizer.rfind_think_start(prompt)

@@ -15,7 +15,19 @@ from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
-from daemon.wire.data import Begin, DataRequest, Delta, Done, Fail, Usage
+from daemon.wire.data import (
+    Audio,
+    Begin,
+    CountTokens,
+    Delta,
+    Done,
+    Embeddings,
+    Fail,
+    Transcript,
+    Usage,
+    WorkRequest,
+)
+from daemon.wire.errors import Code, MlxdError
 
 LoadReason = Literal["incompatible", "out_of_memory"]
 
@@ -55,7 +67,7 @@ class Emission(msgspec.Struct, frozen=True):
     """
 
     request_id: int
-    frames: tuple[Delta | Done | Fail, ...]
+    frames: tuple[Delta | Embeddings | Audio | Transcript | Done | Fail, ...]
     usage: Usage | None = None
 
 
@@ -71,7 +83,7 @@ class Engine(Protocol):
         """
         ...
 
-    def submit(self, request_id: int, request: DataRequest) -> int:
+    def submit(self, request_id: int, request: WorkRequest) -> int:
         """Check a request completely and put it in line.
 
         Returns:
@@ -82,8 +94,17 @@ class Engine(Protocol):
         """
         ...
 
+    def count(self, request: CountTokens) -> int:
+        """Prompt tokens that a conversation would have.
+
+        Raises:
+            MlxdError: What is wrong with it, or that this kind of model has no conversations.
+        """
+        ...
+
     def step(self) -> list[Emission]:
-        """One decode step for every running row, then at most one prefill chunk."""
+        """A bounded piece of work: of generation, one decode step for every running row and
+        then at most one prefill chunk."""
         ...
 
     def cancel(self, request_id: int) -> Usage | None:
@@ -106,6 +127,27 @@ class Engine(Protocol):
 
 Registry = Mapping[str, Callable[[], Engine]]
 """Engine kind, as in :class:`Begin`, to a function that imports and makes the engine."""
+
+_SERVED_BY: Final = {
+    "Generate": "text or vision",
+    "CountTokens": "text or vision",
+    "Embed": "embeddings",
+    "Speak": "speech",
+    "Transcribe": "transcription",
+}
+
+
+def not_served(request: WorkRequest, what: str) -> MlxdError:
+    """The refusal of a request that is for another kind of model.
+
+    Args:
+        what: What this model does instead, as in "this model ...".
+    """
+    kind = _SERVED_BY[type(request).__name__]
+    return MlxdError(
+        Code.INVALID_REQUEST, f"this model {what}; use a {kind} model for this", field="model"
+    )
+
 
 _OUT_OF_MEMORY: Final = re.compile(
     r"unable to allocate|out ?of ?memory|insufficient memory|attempting to allocate|"

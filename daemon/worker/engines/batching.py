@@ -8,11 +8,12 @@ import msgspec
 from mlx_lm.generate import BatchGenerator, StopSequences
 from mlx_lm.models.cache import make_prompt_cache
 
+from daemon.worker.engines.drawing import Drawing
 from daemon.worker.engines.logprobs import read_scores
 from daemon.worker.engines.pace import Pace
 from daemon.worker.engines.prefix import Found, make_store
-from daemon.worker.engines.rows import Row, Token
-from daemon.worker.engines.sampling import GREEDY, Processor, Sampler
+from daemon.worker.engines.rows import Row, RowFailed, Token
+from daemon.worker.engines.sampling import GREEDY
 
 PREFILL_ROWS: Final = 8
 """Prompts that are prefilled together; a chunk is shared out among them."""
@@ -26,20 +27,18 @@ class TextInputs(msgspec.Struct, frozen=True):
     """What a row needs besides its tokens.
 
     Attributes:
-        sampler: Makes the sampler for an answer that goes on at this position.
-        processors: Likewise the logits processors.
+        drawing: Decides the next token.
         logprobs: How many alternatives a token; None for no log probabilities.
         cut: A position in the prompt behind which later turns may differ, such as where the
             template opens the answer; for caches that cannot be cut anywhere.
     """
 
-    sampler: Callable[[int], Sampler]
-    processors: Callable[[int], list[Processor]]
+    drawing: Drawing
     logprobs: int | None = None
     cut: int | None = None
 
 
-class _Batch(BatchGenerator):  # type: ignore[misc]  (mlx_lm is untyped)
+class _Batch(BatchGenerator):  # type: ignore[misc]
     """The library's batch; what is needed of its inside is here and nowhere else."""
 
     def bound_prefill(self, row_tokens: int) -> None:
@@ -49,7 +48,8 @@ class _Batch(BatchGenerator):  # type: ignore[misc]  (mlx_lm is untyped)
 
     @property
     def decoding(self) -> int:
-        return len(self._generation_batch)
+        rows: int = len(self._generation_batch)
+        return rows
 
     @property
     def prompt_tokens(self) -> int:
@@ -110,8 +110,8 @@ class TextDecoder:
             max_tokens=[row.tokens_max - len(row.decoded)],
             caches=[found.cache],
             all_tokens=[tokens[: found.tokens]],
-            samplers=[inputs.sampler(len(row.decoded))],
-            logits_processors=[inputs.processors(len(row.decoded))],
+            samplers=[inputs.drawing.sampler(len(row.decoded))],
+            logits_processors=[inputs.drawing.processors()],
             stop_sequences=[self._ends],
         )
         if not row.decoded:
@@ -130,7 +130,7 @@ class TextDecoder:
                 self._store.keep(tokens, lambda: cache)
         self._batch.remove([uid])
 
-    def next(self) -> list[Token]:
+    def next(self) -> list[Token | RowFailed]:
         decoding, before = self._batch.decoding, self._batch.prompt_tokens
         chunk = self._pace.chunk_tokens(decoding)
         self._batch.bound_prefill(max(1, chunk // max(1, self._batch.prefilling)))
@@ -161,9 +161,9 @@ class TextDecoder:
             if self._store is not None and prompt.progress[0] == early.progress:
                 self._store.keep(early.tokens, lambda: self._batch.content_of(prompt.uid)[0])
 
-    def _token(self, response: Any) -> Token:
-        row = self._rows[response.uid]
-        wanted = row.extra.logprobs
+    def _token(self, response: Any) -> Token | RowFailed:
+        inputs: TextInputs = self._rows[response.uid].extra
+        wanted = inputs.logprobs
         scores = None
         if wanted is not None:
             scores = read_scores(response.logprobs, response.token, wanted)
@@ -172,4 +172,7 @@ class TextDecoder:
             self._early.pop(response.uid, None)
             if self._store is not None:
                 self._store.keep(response.all_tokens, lambda: response.prompt_cache)
+        elif inputs.drawing.error:
+            self.remove(response.uid)
+            return RowFailed(response.uid, ValueError(inputs.drawing.error))
         return Token(response.uid, response.token, response.finish_reason, scores)

@@ -30,6 +30,10 @@ _RESERVED_KWARGS: Final = frozenset(
 """Arguments of apply_chat_template that are mlxd's to set."""
 
 
+LOGPROBS_MAX: Final = 20
+"""Alternatives a token; OpenAI's bound for top_logprobs."""
+
+
 def invalid(message: str, field: str) -> MlxdError:
     """An ``invalid_request`` about ``field``."""
     return MlxdError(Code.INVALID_REQUEST, message, field=field)
@@ -50,8 +54,12 @@ def check_request(request: Generate, *, tools: bool) -> None:
         raise invalid("the conversation has no messages; give at least one", "messages")
     if request.max_tokens is not None and request.max_tokens < 1:
         raise invalid(f"max_tokens must be at least 1, not {request.max_tokens}", "max_tokens")
-    if request.logprobs is not None:
-        raise invalid("log probabilities cannot be given yet; leave logprobs out", "logprobs")
+    if request.logprobs is not None and not 0 <= request.logprobs <= LOGPROBS_MAX:
+        raise invalid(f"logprobs must be between 0 and {LOGPROBS_MAX}", "logprobs")
+    if request.tool_calls_max is not None and request.tool_calls_max < 1:
+        raise invalid("tool_calls_max must be at least 1", "tool_calls_max")
+    if not request.tools and (request.call_one_of or request.strict_tools):
+        raise invalid("a call is asked for, but there are no tools", "tools")
     if request.tools and request.messages is None:
         raise invalid("tools need messages, not a plain prompt", "tools")
     if request.tools and not tools:

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from daemon.wire.data import Begin, DataRequest, Usage
+from daemon.wire.data import Begin, CountTokens, Generate, Usage, WorkRequest
 from daemon.worker.engines.base import (
     Emission,
     Loaded,
     Progress,
     leave_memory_unwired,
     limit_cache,
+    not_served,
     resident_bytes,
 )
 from daemon.worker.engines.folder import read_config
@@ -20,8 +21,12 @@ from daemon.worker.engines.weights import free_memory, held_bytes, naming_failur
 class Generator:
     """A loaded model that turns requests into rows and rows into tokens."""
 
-    def prepare(self, request: DataRequest) -> Row:
+    def prepare(self, request: Generate) -> Row:
         """A request as a row, completely checked."""
+        raise NotImplementedError
+
+    def count(self, request: CountTokens) -> int:
+        """Prompt tokens of a conversation, as :meth:`prepare` would have them."""
         raise NotImplementedError
 
     def make_decoder(self) -> Decoder:
@@ -37,6 +42,7 @@ class GeneratingEngine:
 
     def __init__(self) -> None:
         self._rows: Rows | None = None
+        self._generator: Generator | None = None
         self._host_bytes = 0
 
     def open_model(
@@ -55,12 +61,19 @@ class GeneratingEngine:
         context_tokens = min(begin.context_tokens, begin.kv_tokens)
         with naming_failures(folder):
             generator = self.open_model(begin, config, context_tokens, progress)
+            self._generator = generator
             allowance = Allowance(begin.kv_tokens, max(1, begin.rows_max))
             self._rows = Rows(generator.prepare, generator.make_decoder, allowance)
         return Loaded(context_tokens)
 
-    def submit(self, request_id: int, request: DataRequest) -> int:
+    def submit(self, request_id: int, request: WorkRequest) -> int:
+        if not isinstance(request, Generate):
+            raise not_served(request, "generates text")
         return self._open.submit(request_id, request)
+
+    def count(self, request: CountTokens) -> int:
+        assert self._generator is not None, "the engine is used before it is loaded"
+        return self._generator.count(request)
 
     def step(self) -> list[Emission]:
         return self._open.step()
@@ -78,7 +91,7 @@ class GeneratingEngine:
     def close(self) -> None:
         if self._rows is not None:
             self._rows.close()
-        self._rows = None
+        self._rows = self._generator = None
         free_memory()
 
     @property

@@ -6,7 +6,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from daemon.wire.data import ToolCall
+from daemon.wire.data import TokenLogprob, ToolCall
+from daemon.worker.engines.logprobs import LogprobTrail, Scores
 from daemon.worker.engines.splitting import Segment, Splitter
 
 
@@ -27,16 +28,18 @@ class Piece(msgspec.Struct, frozen=True):
     text: str = ""
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
 
     @property
     def empty(self) -> bool:
-        return not (self.text or self.reasoning or self.tool_calls)
+        return not (self.text or self.reasoning or self.tool_calls or self.logprobs)
 
     def __add__(self, other: "Piece") -> "Piece":
         return Piece(
             self.text + other.text,
             self.reasoning + other.reasoning,
             self.tool_calls + other.tool_calls,
+            self.logprobs + other.logprobs,
         )
 
 
@@ -85,15 +88,29 @@ class ToolReader:
 
 
 class TextOutput:
-    """One request's way from tokens to pieces."""
+    """One request's way from tokens to pieces.
+
+    Args:
+        tools: Reads tool calls, where the request may have some.
+        trail: Follows log probabilities, where the request asked for them.
+        calls_max: The answer ends after so many tool calls.
+    """
 
     def __init__(
-        self, detokenizer: Detokenizer, splitter: Splitter, tools: ToolReader | None = None
+        self,
+        detokenizer: Detokenizer,
+        splitter: Splitter,
+        tools: ToolReader | None = None,
+        trail: LogprobTrail | None = None,
+        calls_max: int | None = None,
     ) -> None:
         self._detokenizer = detokenizer
         self._splitter = splitter
         self._tools = tools
+        self._trail = trail
+        self._calls_max = calls_max
         self._markup = ""
+        self._calls = 0
 
     @property
     def stop_text(self) -> str | None:
@@ -103,22 +120,39 @@ class TextOutput:
     @property
     def called(self) -> bool:
         """Whether the answer has a tool call."""
-        return self._tools is not None and self._tools.calls > 0
+        return self._calls > 0
 
-    def feed(self, token: int) -> Piece:
+    @property
+    def ended(self) -> bool:
+        """Whether a stop text was met, or the last call that was wanted was made."""
+        if self._splitter.stop_text is not None:
+            return True
+        return self._calls_max is not None and self._calls >= self._calls_max
+
+    def feed(self, token: int, scores: Scores | None = None) -> Piece:
         """Take the next token of the answer in."""
         self._detokenizer.add_token(token)
-        return self._pieces(self._splitter.feed(self._detokenizer.last_segment), whole=True)
+        text = self._detokenizer.last_segment
+        if self._trail is not None and scores is not None:
+            self._trail.add(token, scores, text)
+        return self._pieces(self._splitter.feed(text), whole=True)
 
     def finish(self) -> Piece:
         """No token follows: everything held back is given out."""
+        if self.ended:
+            return Piece()
         self._detokenizer.finalize()
-        fed = self._pieces(self._splitter.feed(self._detokenizer.last_segment), whole=True)
+        text = self._detokenizer.last_segment
+        if self._trail is not None:
+            self._trail.close(text)
+        fed = self._pieces(self._splitter.feed(text), whole=True)
         return fed + self._pieces(self._splitter.finish(), whole=False)
 
     def _pieces(self, segments: list[Segment], *, whole: bool) -> Piece:
         text, reasoning, calls = "", "", list[ToolCall]()
         for segment in segments:
+            if self._calls_max is not None and len(calls) + self._calls >= self._calls_max:
+                break
             if segment.state == "answer":
                 text += segment.text
             elif segment.state == "reasoning":
@@ -126,8 +160,18 @@ class TextOutput:
             elif self._tools is not None:
                 self._markup += segment.text
                 if segment.closed:
-                    found = self._tools.read(self._markup)
+                    found = self._wanted(self._tools.read(self._markup), len(calls))
                     calls += found
                     text += "" if found else self._tools.markup(self._markup, whole=whole)
                     self._markup = ""
-        return Piece(text, reasoning, tuple(calls))
+        logprobs: tuple[TokenLogprob, ...] = ()
+        if self._trail is not None:
+            logprobs = self._trail.take(segments, self._splitter.decided)
+        self._calls += len(calls)
+        return Piece(text, reasoning, tuple(calls), logprobs)
+
+    def _wanted(self, found: tuple[ToolCall, ...], before: int) -> tuple[ToolCall, ...]:
+        """As many of the calls as the answer may still have."""
+        if self._calls_max is None:
+            return found
+        return found[: self._calls_max - self._calls - before]

@@ -17,7 +17,7 @@ used for longest. All arrays in here are copies of their own, never changed afte
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import mlx.core as mx
 import msgspec
@@ -53,7 +53,7 @@ class PrefixStore(Protocol):
 
     @property
     def cuts_anywhere(self) -> bool:
-        """Whether a cache serves prompts that share only its beginning."""
+        """Whether a cache also serves prompts that share only its beginning."""
         ...
 
     def find(self, tokens: Sequence[int]) -> Found:
@@ -65,16 +65,20 @@ class PrefixStore(Protocol):
         ...
 
 
+def how_to_keep(template: Sequence[Any]) -> Literal["tree", "checkpoints"] | None:
+    """Which store is right for caches like ``template``; None where there is none."""
+    types = {type(leaf) for leaf in _leaves(template)}
+    if types == {KVCache}:
+        return "tree"
+    return "checkpoints" if types and types <= {KVCache, RotatingKVCache, ArraysCache} else None
+
+
 def make_store(template: Sequence[Any], bytes_max: int) -> PrefixStore | None:
     """The store that is right for caches like ``template``; None where there is none."""
-    leaves = _leaves(template)
-    if bytes_max <= 0 or not leaves:
-        return None
-    if all(type(leaf) is KVCache for leaf in leaves):
+    kind = how_to_keep(template) if bytes_max > 0 else None
+    if kind == "tree":
         return PrefixTree(template, bytes_max)
-    if all(type(leaf) in {KVCache, RotatingKVCache, ArraysCache} for leaf in leaves):
-        return Checkpoints(bytes_max)
-    return None
+    return Checkpoints(bytes_max) if kind == "checkpoints" else None
 
 
 # --- caches that can be cut anywhere --------------------------------------------
@@ -97,7 +101,7 @@ class _Node:
 class PrefixTree:
     """A radix tree over tokens, with the keys and values of each edge at its node."""
 
-    cuts_anywhere: Final = True
+    cuts_anywhere = True
 
     def __init__(self, template: Sequence[Any], bytes_max: int) -> None:
         self._template = template
@@ -212,7 +216,7 @@ def _arrays(cache: Sequence[Any]) -> list[mx.array]:
 def _copied(arrays: list[mx.array], begin: int, end: int) -> list[mx.array]:
     """The stretch of each, in memory of its own; computed while the caller goes on."""
     copies = [mx.contiguous(array[..., begin:end, :]) for array in arrays]
-    mx.async_eval(copies)
+    mx.async_eval(copies)  # type: ignore[no-untyped-call]
     return copies
 
 
@@ -239,7 +243,7 @@ def _rebuilt(template: Sequence[Any], arrays: Any, tokens: int) -> list[Any]:
 class Checkpoints:
     """Whole caches, found by a digest of all of their tokens."""
 
-    cuts_anywhere: Final = False
+    cuts_anywhere = False
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -296,5 +300,5 @@ def _owned(cache: list[Any]) -> list[Any]:
         elif leaf.keys is not None:
             leaf.keys, leaf.values = mx.contiguous(leaf.keys), mx.contiguous(leaf.values)
             copies += [leaf.keys, leaf.values]
-    mx.async_eval(copies)
+    mx.async_eval(copies)  # type: ignore[no-untyped-call]
     return cache

@@ -16,9 +16,10 @@ from typing import Any, Final, Literal, Protocol
 import msgspec
 import structlog
 
-from daemon.wire.data import DataRequest, Delta, Done, Fail, FinishReason, Usage
+from daemon.wire.data import Delta, Done, Fail, FinishReason, Generate, Usage
 from daemon.wire.errors import Code, Fault, MlxdError
 from daemon.worker.engines.base import Emission
+from daemon.worker.engines.logprobs import Scores
 from daemon.worker.engines.output import Piece, TextOutput
 
 log = structlog.get_logger()
@@ -36,6 +37,7 @@ class Token(msgspec.Struct, frozen=True):
     uid: int
     token: int
     finish: Literal["stop", "length"] | None = None
+    scores: Scores | None = None
 
 
 class RowFailed(msgspec.Struct, frozen=True):
@@ -50,6 +52,8 @@ class Row:
 
     Attributes:
         extra: What only the engine that made the row knows of.
+        priority: Above 0 goes before the others in line, below 0 after them.
+        cached: Prompt tokens whose cache was there already, as the decoder says.
     """
 
     def __init__(
@@ -59,8 +63,11 @@ class Row:
         tokens_max: int,
         output: TextOutput,
         extra: Any = None,
+        priority: int = 0,
     ) -> None:
         self.request_id = -1
+        self.priority = priority
+        self.cached = 0
         self.prompt = prompt
         self.tokens_max = tokens_max
         self.output = output
@@ -81,6 +88,7 @@ class Row:
         return Usage(
             prompt_tokens=len(self.prompt),
             completion_tokens=len(self.decoded),
+            cached_tokens=self.cached,
             prefill_ms=round((first - started) * 1000),
             decode_ms=round((now_s - first) * 1000),
         )
@@ -90,7 +98,7 @@ class Decoder(Protocol):
     """A library's batch generator, as thin as it can be."""
 
     def insert(self, row: Row) -> int:
-        """Add a row whose cache begins empty: prompt and decoded tokens; gives its uid."""
+        """Add a row with its prompt and what it has decoded; sets ``cached``, gives its uid."""
         ...
 
     def remove(self, uid: int) -> None:
@@ -135,7 +143,7 @@ class Rows:
 
     def __init__(
         self,
-        prepare: Callable[[DataRequest], Row],
+        prepare: Callable[[Generate], Row],
         make_decoder: Callable[[], Decoder],
         allowance: Allowance,
         clock: Callable[[], float] = time.monotonic,
@@ -152,7 +160,7 @@ class Rows:
     def busy(self) -> bool:
         return bool(self._waiting or self._running)
 
-    def submit(self, request_id: int, request: DataRequest) -> int:
+    def submit(self, request_id: int, request: Generate) -> int:
         """Put a request in line; gives the number of its prompt tokens."""
         if len(self._waiting) >= WAITING_MAX:
             raise MlxdError(
@@ -167,8 +175,17 @@ class Rows:
             log.exception("request.failed", request=request_id)
             raise MlxdError(Code.WORKER_FAILED, _failed("preparing the request", error)) from error
         row.request_id = request_id
-        self._waiting.append(row)
+        self._line_up(row)
         return len(row.prompt)
+
+    def _line_up(self, row: Row) -> None:
+        """Behind those of its priority; rows that have begun stay where they were put back."""
+        place = len(self._waiting)
+        while place and self._waiting[place - 1].priority < row.priority:
+            if self._waiting[place - 1].decoded:
+                break
+            place -= 1
+        self._waiting.insert(place, row)
 
     def cancel(self, request_id: int) -> Usage | None:
         """Forget a request, waiting or running; None if it is not known."""
@@ -238,8 +255,10 @@ class Rows:
         row.decoded.append(token.token)
         row.first_token_s = row.first_token_s or self._clock()
         try:
-            piece = Piece() if token.finish == "stop" else row.output.feed(token.token)
-            ended = token.finish is not None or row.output.stop_text is not None
+            piece = Piece()
+            if token.finish != "stop":
+                piece = row.output.feed(token.token, token.scores)
+            ended = token.finish is not None or row.output.ended
             if ended:
                 piece += row.output.finish()
         except Exception as error:
@@ -297,12 +316,13 @@ def _delta(row: Row, piece: Piece) -> tuple[Delta, ...]:
             reasoning=piece.reasoning,
             tool_calls=piece.tool_calls,
             tokens=len(row.decoded),
+            logprobs=piece.logprobs,
         ),
     )
 
 
 def _reason(row: Row, token: Token) -> FinishReason:
-    if row.output.stop_text is None and token.finish == "length":
+    if token.finish == "length" and not row.output.ended:
         return "length"
     return "tool_calls" if row.output.called else "stop"
 

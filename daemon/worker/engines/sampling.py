@@ -204,7 +204,7 @@ def _occurrence(presence: float, frequency: float, prompt_tokens: int) -> Proces
     return process
 
 
-def drawing(sampler: Sampler) -> Processor:
+def forcing(sampler: Sampler) -> Processor:
     """A processor that draws the token itself and leaves only that one possible.
 
     For a batch whose one sampler is greedy and shared by all rows (mlx_vlm): its argmax

@@ -31,11 +31,16 @@ class Markers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Segment(msgspec.Struct, frozen=True):
-    """A stretch of text in one state; ``closed`` if the state ended with it."""
+    """A stretch of text in one state; ``closed`` if the state ended with it.
+
+    Attributes:
+        start: Where it begins, in characters of everything that was fed.
+    """
 
     state: State
     text: str
     closed: bool = False
+    start: int = 0
 
 
 class _Edge(msgspec.Struct, frozen=True):
@@ -44,13 +49,19 @@ class _Edge(msgspec.Struct, frozen=True):
 
 
 class Splitter:
-    """Splits one answer. ``stop_text`` says which stop text ended it, if one did."""
+    """Splits one answer.
+
+    Attributes:
+        stop_text: Which stop text ended it, if one did.
+        decided: Characters of what was fed that were given out or dropped for good.
+    """
 
     def __init__(self, markers: Markers, stops: Sequence[str], state: State = "answer") -> None:
         self._edges = _edges(markers)
         self._stops: Final = tuple(stop for stop in stops if stop)
         self._pending = ""
         self._scanned = 0
+        self.decided = 0
         self.state: State = state
         self.stop_text: str | None = None
 
@@ -59,7 +70,7 @@ class Splitter:
         if self.stop_text is not None:
             return []
         if not (self._stops or self._edges[self.state]):
-            return [Segment(self.state, text)] if text else []
+            return [self._segment(text)] if text else []
         self._pending += text
         segments: list[Segment] = []
         while self._scanned < len(self._pending):
@@ -70,7 +81,7 @@ class Splitter:
         held = self._held()
         certain = self._pending[: len(self._pending) - held]
         if certain:
-            segments.append(Segment(self.state, certain))
+            segments.append(self._segment(certain))
             self._pending = self._pending[len(certain) :]
             self._scanned = len(self._pending)
         return segments
@@ -79,7 +90,11 @@ class Splitter:
         """The text ends here: what was held back is no marker, and is given out."""
         rest, self._pending, self._scanned = self._pending, "", 0
         open_call = self.state == "tool"
-        return [Segment(self.state, rest, closed=open_call)] if rest or open_call else []
+        return [self._segment(rest, closed=open_call)] if rest or open_call else []
+
+    def _segment(self, text: str, *, closed: bool = False) -> Segment:
+        start, self.decided = self.decided, self.decided + len(text)
+        return Segment(self.state, text, closed, start)
 
     def _match(self, segments: list[Segment]) -> None:
         """Act on a pattern that ends at the character scanned last, if one does."""
@@ -92,16 +107,18 @@ class Splitter:
         )
         if stop is not None:
             self.stop_text = stop
-            segments.append(Segment(self.state, seen[: -len(stop)]))
+            segments.append(self._segment(seen[: -len(stop)]))
+            self.decided += len(self._pending) - len(seen) + len(stop)
             self._pending, self._scanned = "", 0
         elif edge is not None:
             rest = self._pending[self._scanned :]
             self._close(segments, seen[: -len(edge.pattern)], edge.target, rest)
+            self.decided += len(edge.pattern)
 
     def _close(self, segments: list[Segment], text: str, target: State, rest: str) -> None:
         closed = target != self.state
         if text or closed:
-            segments.append(Segment(self.state, text, closed=closed))
+            segments.append(self._segment(text, closed=closed))
         self.state = target
         self._pending, self._scanned = rest, 0
 

@@ -2,15 +2,17 @@
 
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from mlx_lm.generate import BatchGenerator, StopSequences
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_adapters, load_model, load_tokenizer
 
-from daemon.wire.data import Begin, DataRequest, Generate
+from daemon.wire.data import Begin, CountTokens, Generate
+from daemon.wire.errors import MlxdError
 from daemon.worker.engines.answers import calls_tools, make_output
 from daemon.worker.engines.base import LoadRefused, Progress
+from daemon.worker.engines.batching import TextDecoder, TextInputs
+from daemon.worker.engines.constraint import Vocabulary
 from daemon.worker.engines.conversation import (
     answer_tokens,
     check_request,
@@ -20,16 +22,12 @@ from daemon.worker.engines.conversation import (
     template_messages,
     vocabulary,
 )
+from daemon.worker.engines.drawing import make_drawing
 from daemon.worker.engines.folder import read_json
 from daemon.worker.engines.generating import GeneratingEngine, Generator
-from daemon.worker.engines.rows import Row, Token
-from daemon.worker.engines.sampling import GREEDY, Settings, make_processors, make_sampler, resolve
+from daemon.worker.engines.prefix import how_to_keep
+from daemon.worker.engines.rows import Row
 from daemon.worker.engines.weights import read_weights
-
-PREFILL_TOKENS: Final = 512
-"""One prefill chunk: with one decode step, the longest that a cancel waits."""
-
-PREFILL_ROWS: Final = 8
 
 
 class TextEngine(GeneratingEngine):
@@ -77,31 +75,53 @@ class _TextGenerator(Generator):
         self._model = model
         self._tokenizer = tokenizer
         self._context_tokens = context_tokens
-        self._vocab_size = vocabulary(config, len(tokenizer))
+        self._vocabulary = Vocabulary(tokenizer, vocabulary(config, len(tokenizer)))
+        self._prefix_bytes = begin.cache_bytes_max
+        self._finds_cuts = how_to_keep(make_prompt_cache(model)) == "checkpoints"
         self._defaults = read_json(Path(begin.path) / "generation_config.json") or {}
 
-    def prepare(self, request: DataRequest) -> Row:
+    def prepare(self, request: Generate) -> Row:
         check_request(request, tools=calls_tools(self._tokenizer))
-        settings = resolve(request.sampling, self._defaults, self._vocab_size)
         prompt = self._prompt(request)
+        tokens_max = answer_tokens(request, len(prompt), self._context_tokens)
         tokenizer = self._tokenizer
+        drawing = make_drawing(request, prompt, tokenizer, self._defaults, self._vocabulary)
         return Row(
             prompt=prompt,
-            tokens_max=answer_tokens(request, len(prompt), self._context_tokens),
+            tokens_max=tokens_max,
             output=make_output(
-                tokenizer, tokenizer.detokenizer, request, prompt, f"call_{os.urandom(8).hex()}"
+                tokenizer,
+                tokenizer.detokenizer,
+                request,
+                prompt,
+                f"call_{os.urandom(8).hex()}",
+                self._vocabulary.token_bytes,
             ),
-            extra=settings,
+            extra=TextInputs(drawing, request.logprobs, self._cut(request, prompt)),
+            priority=request.priority,
         )
 
-    def make_decoder(self) -> "_TextDecoder":
-        return _TextDecoder(self._model, self._tokenizer, self._vocab_size, self._rows_max)
+    def make_decoder(self) -> TextDecoder:
+        return TextDecoder(
+            self._model, sorted(self._tokenizer.eos_token_ids), self._rows_max, self._prefix_bytes
+        )
+
+    def count(self, request: CountTokens) -> int:
+        """Prompt tokens of a conversation, as :meth:`prepare` would have them."""
+        asked = Generate(
+            lease=request.lease,
+            messages=request.messages,
+            template_kwargs=request.template_kwargs,
+            tools=request.tools,
+        )
+        check_request(asked, tools=calls_tools(self._tokenizer))
+        return len(self._prompt(asked))
 
     def _prompt(self, request: Generate) -> list[int]:
         if isinstance(request.prompt, str):
             return list(self._tokenizer.encode(request.prompt))
         if request.prompt is not None:
-            return prompt_ids(request.prompt, self._vocab_size)
+            return prompt_ids(request.prompt, self._vocabulary.size)
         messages = request.messages or ()
         refuse_images(messages, self._name)
         if not self._tokenizer.has_chat_template:
@@ -110,51 +130,28 @@ class _TextGenerator(Generator):
                 "instruction-tuned model",
                 "messages",
             )
-        shaped = template_messages(messages, parts=False)
+        return self._render(request, opened=True)
+
+    def _cut(self, request: Generate, prompt: list[int]) -> int | None:
+        """Where the template opens the answer: what comes there differs in later turns."""
+        if request.messages is None or not self._finds_cuts:
+            return None
+        closed = self._render(request, opened=False)
+        pairs = zip(prompt, closed, strict=False)
+        return next((i for i, (one, other) in enumerate(pairs) if one != other), len(closed))
+
+    def _render(self, request: Generate, *, opened: bool) -> list[int]:
+        """The conversation in tokens, with or without the opening of the answer."""
         try:
             rendered = self._tokenizer.apply_chat_template(
-                shaped,
+                template_messages(request.messages or (), parts=False),
                 tools=list(request.tools) or None,
-                add_generation_prompt=True,
+                add_generation_prompt=opened,
                 **(request.template_kwargs or {}),
             )
+        except MlxdError:
+            raise
         except Exception as error:
             # Templates are programs from the model's folder; what they raise is about the input.
             raise invalid(f"the model's chat template refuses this: {error}", "messages") from error
         return list(rendered)
-
-
-class _TextDecoder:
-    """mlx_lm's BatchGenerator: per-row samplers and processors are its own."""
-
-    def __init__(self, model: Any, tokenizer: Any, vocab_size: int, rows_max: int) -> None:
-        self._vocab_size = vocab_size
-        self._ends = StopSequences([(token,) for token in tokenizer.eos_token_ids])
-        self._generator = BatchGenerator(
-            model,
-            sampler=GREEDY,
-            completion_batch_size=rows_max,
-            prefill_batch_size=min(PREFILL_ROWS, rows_max),
-            prefill_step_size=PREFILL_TOKENS,
-        )
-
-    def insert(self, row: Row) -> int:
-        settings: Settings = row.extra
-        (uid,) = self._generator.insert(
-            [row.prompt + row.decoded],
-            max_tokens=[row.tokens_max - len(row.decoded)],
-            samplers=[make_sampler(settings, self._vocab_size, len(row.decoded))],
-            logits_processors=[make_processors(settings, len(row.prompt))],
-            stop_sequences=[self._ends],
-        )
-        return int(uid)
-
-    def remove(self, uid: int) -> None:
-        self._generator.remove([uid])
-
-    def next(self) -> list[Token]:
-        _, responses = self._generator.next()
-        return [Token(r.uid, r.token, r.finish_reason) for r in responses]
-
-    def close(self) -> None:
-        self._generator.close()

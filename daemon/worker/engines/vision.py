@@ -11,9 +11,10 @@ from mlx_lm.utils import load_tokenizer
 from mlx_vlm.generate import BatchGenerator
 from mlx_vlm.utils import load, prepare_inputs, should_add_special_tokens
 
-from daemon.wire.data import Begin, ChatMessage, DataRequest, Generate
+from daemon.wire.data import Begin, ChatMessage, CountTokens, Generate
 from daemon.worker.engines.answers import calls_tools, make_output
 from daemon.worker.engines.base import Progress
+from daemon.worker.engines.constraint import Vocabulary
 from daemon.worker.engines.conversation import (
     answer_tokens,
     check_request,
@@ -22,19 +23,13 @@ from daemon.worker.engines.conversation import (
     template_messages,
     vocabulary,
 )
+from daemon.worker.engines.drawing import Drawing, make_drawing
 from daemon.worker.engines.folder import read_json
 from daemon.worker.engines.generating import GeneratingEngine, Generator
 from daemon.worker.engines.images import decode_images
+from daemon.worker.engines.logprobs import Recorder, read_scores
 from daemon.worker.engines.rows import Row, RowFailed, Token
-from daemon.worker.engines.sampling import (
-    GREEDY,
-    Processor,
-    Settings,
-    drawing,
-    make_processors,
-    make_sampler,
-    resolve,
-)
+from daemon.worker.engines.sampling import GREEDY, forcing
 from daemon.worker.engines.weights import read_weights
 
 PREFILL_TOKENS: Final = 512
@@ -48,8 +43,9 @@ class _Inputs(msgspec.Struct, frozen=True):
         tensors: The processor's output for pictures: pixel values, grids, …
     """
 
-    settings: Settings
+    drawing: Drawing
     tensors: dict[str, Any]
+    logprobs: int | None = None
 
 
 class VisionEngine(GeneratingEngine):
@@ -89,33 +85,52 @@ class _VisionGenerator(Generator):
         self._processor = processor
         self._tokenizer = tokenizer
         self._context_tokens = context_tokens
-        self._vocab_size = vocabulary(config, len(tokenizer))
+        self._vocabulary = Vocabulary(tokenizer, vocabulary(config, len(tokenizer)))
         self._defaults = read_json(Path(begin.path) / "generation_config.json") or {}
         self._marks = _picture_marks(processor)
 
-    def prepare(self, request: DataRequest) -> Row:
+    def prepare(self, request: Generate) -> Row:
         check_request(request, tools=calls_tools(self._tokenizer))
-        settings = resolve(request.sampling, self._defaults, self._vocab_size)
         prompt, tensors = self._prompt(request)
+        tokens_max = answer_tokens(request, len(prompt), self._context_tokens)
+        drawing = make_drawing(request, prompt, self._tokenizer, self._defaults, self._vocabulary)
         call_id = f"call_{os.urandom(8).hex()}"
         # Not mlx_vlm's own: that one gives nothing out until a space comes.
         detokenizer = self._tokenizer.detokenizer
         return Row(
             prompt=prompt,
-            tokens_max=answer_tokens(request, len(prompt), self._context_tokens),
-            output=make_output(self._tokenizer, detokenizer, request, prompt, call_id),
-            extra=_Inputs(settings, tensors),
+            tokens_max=tokens_max,
+            output=make_output(
+                self._tokenizer,
+                detokenizer,
+                request,
+                prompt,
+                call_id,
+                self._vocabulary.token_bytes,
+            ),
+            extra=_Inputs(drawing, tensors, request.logprobs),
+            priority=request.priority,
         )
 
+    def count(self, request: CountTokens) -> int:
+        asked = Generate(
+            lease=request.lease,
+            messages=request.messages,
+            template_kwargs=request.template_kwargs,
+            tools=request.tools,
+        )
+        check_request(asked, tools=calls_tools(self._tokenizer))
+        return len(self._prompt(asked)[0])
+
     def make_decoder(self) -> "_VisionDecoder":
-        return _VisionDecoder(self._model, self._processor, self._vocab_size, self._rows_max)
+        return _VisionDecoder(self._model, self._processor, self._rows_max)
 
     def _prompt(self, request: Generate) -> tuple[list[int], dict[str, Any]]:
         """The prompt's tokens and, if it has pictures, their tensors."""
         if isinstance(request.prompt, str):
             return list(self._tokenizer.encode(request.prompt)), {}
         if request.prompt is not None:
-            return prompt_ids(request.prompt, self._vocab_size), {}
+            return prompt_ids(request.prompt, self._vocabulary.size), {}
         messages = request.messages or ()
         images = decode_images(messages)
         text = self._render(messages, request, len(images))
@@ -192,16 +207,17 @@ class _VisionDecoder:
     pictures are encoded then, so that a step encodes the pictures of one request at most.
 
     The library has one sampler for all rows. It is the greedy one, and a row that samples
-    draws its token in a logits processor, which is per row (:func:`drawing`).
+    draws its token in a logits processor, which is per row (:func:`forcing`).
     """
 
-    def __init__(self, model: Any, processor: Any, vocab_size: int, rows_max: int) -> None:
+    def __init__(self, model: Any, processor: Any, rows_max: int) -> None:
         self._model = model
-        self._vocab_size = vocab_size
         self._line: deque[tuple[int, Row]] = deque()
         self._uids = 0
         self._inner: dict[int, int] = {}
         self._outer: dict[int, int] = {}
+        self._rows: dict[int, Row] = {}
+        self._recorders: dict[int, Recorder] = {}
         self._generator = BatchGenerator(
             model.language_model,
             processor,
@@ -214,10 +230,12 @@ class _VisionDecoder:
 
     def insert(self, row: Row) -> int:
         self._uids += 1
+        self._rows[self._uids] = row
         self._line.append((self._uids, row))
         return self._uids
 
     def remove(self, uid: int) -> None:
+        self._forget(uid)
         inner = self._inner.pop(uid, None)
         if inner is None:
             self._line = deque(entry for entry in self._line if entry[0] != uid)
@@ -232,6 +250,7 @@ class _VisionDecoder:
             try:
                 self._hand_over(uid, row)
             except Exception as error:  # noqa: BLE001  (the row's own failure, reported as such)
+                self._forget(uid)
                 results.append(RowFailed(uid, error))
         _, responses = self._generator.next()
         return results + [self._token(response) for response in responses]
@@ -242,10 +261,13 @@ class _VisionDecoder:
     def _hand_over(self, uid: int, row: Row) -> None:
         inputs: _Inputs = row.extra
         tokens = row.prompt + row.decoded
-        sampler = make_sampler(inputs.settings, self._vocab_size, len(row.decoded))
-        processors: list[Processor] = make_processors(inputs.settings, len(row.prompt))
+        sampler = inputs.drawing.sampler(len(row.decoded))
+        processors = inputs.drawing.processors()
+        if inputs.logprobs is not None:
+            recorder = self._recorders[uid] = Recorder()
+            processors.append(recorder)
         if sampler is not GREEDY:
-            processors.append(drawing(sampler))
+            processors.append(forcing(sampler))
         (inner,) = self._generator.insert(
             [tokens],
             max_tokens=[row.tokens_max - len(row.decoded)],
@@ -265,8 +287,20 @@ class _VisionDecoder:
         mx.eval([value for value in embedded.values() if isinstance(value, mx.array)])
         return {**rest, **embedded}
 
-    def _token(self, response: Any) -> Token:
+    def _token(self, response: Any) -> Token | RowFailed:
         uid = self._outer[response.uid]
+        inputs: _Inputs = self._rows[uid].extra
+        scores = None
+        if inputs.logprobs is not None:
+            scores = read_scores(self._recorders[uid].next(), response.token, inputs.logprobs)
         if response.finish_reason is not None:
             del self._outer[response.uid], self._inner[uid]
-        return Token(uid, response.token, response.finish_reason)
+            self._forget(uid)
+        elif inputs.drawing.error:
+            self.remove(uid)
+            return RowFailed(uid, ValueError(inputs.drawing.error))
+        return Token(uid, response.token, response.finish_reason, scores)
+
+    def _forget(self, uid: int) -> None:
+        self._rows.pop(uid, None)
+        self._recorders.pop(uid, None)

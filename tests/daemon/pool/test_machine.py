@@ -130,7 +130,8 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(index=INDEX, kind=st.integers(0, 12), size=SIZE, count=COUNT)
     def improper(self, index: int, kind: int, size: int, count: int) -> None:
         """Anything, from any worker that there is, was, or never was."""
-        workers = [*sorted(self.world.spawned), "w999"]
+        living = [slot.tenant.worker for slot in self.world.pool.slots.values()]
+        workers = [*living * 5, *sorted(self.world.spawned), "w999"]
         worker = workers[index % len(workers)]
         leases = tuple(sorted(self.world.leases))[:1]
         reports: tuple[m.AnyCommand, ...] = (

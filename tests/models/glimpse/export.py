@@ -117,7 +117,9 @@ def preprocessor_config(sizes: Sizes) -> dict[str, Any]:
 def export(model: Glimpse, built: Tokenizer, folder: Path) -> None:
     """Write every file of the model folder but its card."""
     tokenizer.save(built, folder)
-    save_file(mlx_weights(model), folder / "model.safetensors", metadata={"format": "mlx"})
+    weights = folder / "model.safetensors"
+    save_file(mlx_weights(model), weights, metadata={"format": "mlx"})
+    weights.chmod(0o644)  # safetensors makes it readable by its owner alone
     config = model_config(model.sizes, built)
     generation = {
         "eos_token_id": config["eos_token_id"],

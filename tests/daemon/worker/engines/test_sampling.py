@@ -12,7 +12,7 @@ from daemon.wire.errors import Code, MlxdError
 from daemon.worker.engines.sampling import (
     GREEDY,
     Settings,
-    drawing,
+    forcing,
     make_processors,
     make_sampler,
     resolve,
@@ -87,7 +87,7 @@ def test_without_a_seed_every_request_draws_its_own() -> None:
 
 def test_a_drawing_processor_leaves_what_its_sampler_drew() -> None:
     asked = settings(temperature=2.0, seed=4)
-    process = drawing(make_sampler(asked, VOCAB, 0))
+    process = forcing(make_sampler(asked, VOCAB, 0))
     sampler = make_sampler(asked, VOCAB, 0)
     for _ in range(10):
         logits = process(mx.array([1]), mx.array(LOGITS)[None])

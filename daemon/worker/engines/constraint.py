@@ -1,0 +1,313 @@
+"""Answers that have to follow a grammar: JSON, JSON of a schema, tool calls.
+
+llguidance says which tokens may come next, and a logits processor of the row makes all
+others impossible; so a constrained row decodes beside free ones, on every backend.
+"""
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import llguidance.hf
+import llguidance.numpy
+import mlx.core as mx
+import msgspec
+import numpy as np
+from llguidance import LLMatcher
+
+from daemon.wire.data import AnyJson, Generate
+from daemon.worker.engines.conversation import invalid
+
+_JSON_STYLE: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""One way to write a document: models that may choose their blanks can write them for ever."""
+
+_BITS: Final = 32
+
+
+class Guide(msgspec.Struct, frozen=True):
+    """What a row's text has to be.
+
+    Attributes:
+        grammar: In llguidance's form.
+        trigger: The grammar begins behind these tokens, each time they come, and all other
+            text is free; empty if the grammar is all there is.
+        think_start, think_end: The model's markers, as tokens; thinking is free.
+        thinking: Whether the prompt has opened the thinking already.
+    """
+
+    grammar: str
+    trigger: tuple[int, ...] = ()
+    think_start: tuple[int, ...] = ()
+    think_end: tuple[int, ...] = ()
+    thinking: bool = False
+
+
+class Vocabulary:
+    """A model's tokens as llguidance knows them, made in the background (about a second)."""
+
+    def __init__(self, tokenizer: Any, vocab_size: int) -> None:
+        self._tokenizer = tokenizer
+        self.size = vocab_size
+        self._made: Any = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._make, name="vocabulary", daemon=True)
+        self._thread.start()
+
+    def _make(self) -> None:
+        inner = getattr(self._tokenizer, "_tokenizer", self._tokenizer)
+        try:
+            self._made = llguidance.hf.from_tokenizer(
+                inner,
+                n_vocab=max(self.size, len(self._tokenizer)),
+                eos_token=sorted(self._tokenizer.eos_token_ids),
+            )
+        except Exception as error:  # noqa: BLE001  (told to whoever needs it, see `tokens`)
+            self._error = error
+
+    @property
+    def tokens(self) -> Any:
+        """The LLTokenizer; waits until it is made.
+
+        Raises:
+            ValueError: llguidance does not know tokenizers of this kind.
+        """
+        self._thread.join()
+        if self._error is not None:
+            raise ValueError(f"this model's tokenizer is not supported: {self._error}")
+        return self._made
+
+    def token_bytes(self, token: int) -> bytes:
+        """A token's text as UTF-8, maybe a part of a character."""
+        return bytes(self.tokens.decode_bytes([token]))
+
+
+def make_guide(
+    request: Generate, tokenizer: Any, vocabulary: Vocabulary, *, thinking: bool
+) -> Guide | None:
+    """What the request asks of the answer's form; None if nothing.
+
+    Args:
+        thinking: Whether the prompt ends inside of thinking.
+
+    Raises:
+        MlxdError: ``invalid_request`` naming the field that cannot be honoured.
+    """
+    if request.constraint is None and not request.call_one_of and not request.strict_tools:
+        return None
+    _known_tokenizer(vocabulary)
+    think_start = tuple(tokenizer.think_start_tokens or ()) if tokenizer.has_thinking else ()
+    think_end = tuple(tokenizer.think_end_tokens or ()) if tokenizer.has_thinking else ()
+    trigger: tuple[int, ...] = ()
+    if request.call_one_of:
+        start = "start: blank? call (blank call)*"
+    elif request.constraint is not None and request.tools:
+        start = "start: blank? document | blank? call (blank call)*"
+    elif request.constraint is not None:
+        start = "start: blank? document" if think_end else "start: document"
+    else:
+        start, trigger = "start: body", _opening(tokenizer)
+    rules = [start, 'blank: "\\n" | "\\n\\n"', *_document_rule(request, vocabulary)]
+    if request.tools:
+        rules += _call_rules(request, tokenizer, vocabulary)
+    grammar = LLMatcher.grammar_from_lark("\n".join(rules))
+    _check(grammar, vocabulary, "constraint" if request.constraint is not None else "tools")
+    return Guide(grammar, trigger, think_start, think_end, thinking)
+
+
+def _known_tokenizer(vocabulary: Vocabulary) -> None:
+    try:
+        _ = vocabulary.tokens
+    except ValueError as error:
+        raise invalid(
+            f"answers of a given form need a tokenizer that can be read token by token: {error}",
+            "constraint",
+        ) from error
+
+
+def _check(grammar: str, vocabulary: Vocabulary, field: str) -> None:
+    error = LLMatcher.validate_grammar(grammar, vocabulary.tokens)
+    if error:
+        raise invalid(f"this cannot be constrained: {error}", field)
+
+
+def _document_rule(request: Generate, vocabulary: Vocabulary) -> list[str]:
+    if request.constraint is None:
+        return []
+    if isinstance(request.constraint, AnyJson):
+        return ["document: %json " + _schema_text({"type": "object"})]
+    try:
+        schema = json.loads(request.constraint.schema)
+    except ValueError as error:
+        raise invalid(f"the schema is not JSON: {error}", "constraint.schema") from error
+    rule = "document: %json " + _schema_text(schema)
+    problem = _problem(schema, vocabulary)
+    if problem:
+        raise invalid(f"the schema cannot be followed: {problem}; change it", "constraint.schema")
+    return [rule]
+
+
+def _problem(schema: Any, vocabulary: Vocabulary) -> str:
+    """Why a JSON Schema cannot be followed; empty if it can."""
+    if not isinstance(schema, dict | bool):
+        return "a schema is an object"
+    grammar = LLMatcher.grammar_from_json_schema(_schema_text(schema))
+    return str(LLMatcher.validate_grammar(grammar, vocabulary.tokens))
+
+
+def _schema_text(schema: Any) -> str:
+    if isinstance(schema, dict):
+        schema = {**schema, "x-guidance": _JSON_STYLE}
+    return json.dumps(schema)
+
+
+# --- tool calls -------------------------------------------------------------------
+
+
+def _call_rules(request: Generate, tokenizer: Any, vocabulary: Vocabulary) -> list[str]:
+    """A call as the model writes it; so far for models that write name and arguments as JSON."""
+    field = "call_one_of" if request.call_one_of else "strict_tools"
+    parser = getattr(tokenizer.tool_parser, "__module__", "")
+    if not parser.endswith(".json_tools"):
+        raise invalid(
+            f"this model writes tool calls in a form of its own ({parser.rpartition('.')[2]}) "
+            "that cannot be forced; leave the choice open",
+            field,
+        )
+    named = {_function(tool)["name"]: i for i, tool in enumerate(request.tools)}
+    for name in (*request.call_one_of, *request.strict_tools):
+        if name not in named:
+            raise invalid(f'there is no tool "{name}" among the tools of this request', field)
+    wanted = request.call_one_of or tuple(named)
+    calls = [
+        _call_schema(i, _function(request.tools[i]), request.strict_tools, vocabulary)
+        for i in (named[name] for name in wanted)
+    ]
+    return [
+        f"call: {_marker(tokenizer.tool_call_start, vocabulary)} body",
+        f'body: "\\n" content "\\n" {_marker(tokenizer.tool_call_end, vocabulary)}',
+        "content: %json " + _schema_text({"anyOf": calls}),
+    ]
+
+
+def _function(tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    function = tool.get("function", tool)
+    assert isinstance(function, Mapping), "checked with the request"
+    return function
+
+
+def _call_schema(
+    i: int, function: Mapping[str, Any], strict: Sequence[str], vocabulary: Vocabulary
+) -> dict[str, Any]:
+    """Name and arguments of one tool; a schema that cannot be followed only matters if strict."""
+    parameters = function.get("parameters") or {"type": "object"}
+    problem = _problem(parameters, vocabulary)
+    if problem and function["name"] in strict:
+        raise invalid(
+            f'the parameters of tool "{function["name"]}" cannot be followed strictly: {problem}',
+            f"tools[{i}].function.parameters",
+        )
+    return {
+        "type": "object",
+        "properties": {
+            "name": {"const": function["name"]},
+            "arguments": {"type": "object"} if problem else parameters,
+        },
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
+
+
+def _marker(text: str, vocabulary: Vocabulary) -> str:
+    """A marker in a grammar: its special token where it is one, else its text."""
+    ids = vocabulary.tokens.tokenize_str(text, parse_special=True)
+    if len(ids) == 1 and vocabulary.tokens.is_special_token(ids[0]):
+        return f"<[{ids[0]}]>"
+    return json.dumps(text)
+
+
+def _opening(tokenizer: Any) -> tuple[int, ...]:
+    return tuple(tokenizer.encode(tokenizer.tool_call_start, add_special_tokens=False))
+
+
+# --- decoding ----------------------------------------------------------------------
+
+
+class Guard:
+    """The logits processor of one row that has a :class:`Guide`.
+
+    A processor that raised would take the whole batch with it: a failure is kept in
+    ``error`` instead, and the row ends alone.
+
+    Attributes:
+        error: What went wrong; empty as long as nothing did.
+    """
+
+    def __init__(self, guide: Guide, vocabulary: Vocabulary, prompt_tokens: int) -> None:
+        self._guide = guide
+        self._vocabulary = vocabulary
+        self._done = prompt_tokens
+        self._mask = llguidance.numpy.allocate_token_bitmask(1, vocabulary.tokens.vocab_size)
+        self._tail: tuple[int, ...] = ()
+        self._waits_for = guide.think_end if guide.thinking else guide.trigger
+        self._matcher: Any = None if self._waits_for else self._new_matcher()
+        self._untouched = True
+        self.error = ""
+
+    def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
+        """Logits with everything impossible that the grammar does not allow next."""
+        new: list[int] = np.array(tokens[self._done :]).tolist()
+        self._done += len(new)
+        for token in new:
+            self._take(token)
+        if self._matcher is None or self.error:
+            return logits
+        llguidance.numpy.fill_next_token_bitmask(self._matcher, self._mask, 0)
+        self._note_error()
+        return mx.where(self._allowed(logits.shape[-1]), logits, -mx.inf)
+
+    def _take(self, token: int) -> None:
+        """Follow the row by one token."""
+        if self.error:
+            return
+        if self._waits_for:
+            self._tail = (*self._tail, token)[-len(self._waits_for) :]
+            if self._tail == self._waits_for:
+                self._begin()
+        elif self._untouched and self._opens_thinking(token):
+            self._waits_for, self._matcher, self._tail = self._guide.think_end, None, ()
+        elif self._matcher is not None and not self._matcher.is_stopped():
+            self._untouched = False
+            self._matcher.consume_token(token)
+            self._note_error()
+            if self._guide.trigger and self._matcher.is_stopped():
+                self._matcher, self._waits_for, self._tail = None, self._guide.trigger, ()
+
+    def _begin(self) -> None:
+        """What was waited for came: thinking is over, or a call begins."""
+        self._tail = ()
+        if self._waits_for == self._guide.think_end and self._guide.trigger:
+            self._waits_for = self._guide.trigger
+        else:
+            self._waits_for, self._matcher, self._untouched = (), self._new_matcher(), False
+
+    def _opens_thinking(self, token: int) -> bool:
+        return self._guide.think_start[:1] == (token,)
+
+    def _allowed(self, size: int) -> mx.array:
+        """``[1, size]``, true where a token may come."""
+        words = mx.array(self._mask.view(np.uint32))
+        bits = (words[..., None] >> mx.arange(_BITS, dtype=mx.uint32)) & 1
+        allowed = bits.reshape(1, -1)[:, :size].astype(mx.bool_)
+        if self._untouched and self._guide.think_start:
+            allowed = allowed | (mx.arange(size) == self._guide.think_start[0])
+        if allowed.shape[1] < size:
+            allowed = mx.pad(allowed, [(0, 0), (0, size - allowed.shape[1])])
+        return allowed
+
+    def _new_matcher(self) -> Any:
+        return LLMatcher(self._vocabulary.tokens, self._guide.grammar)
+
+    def _note_error(self) -> None:
+        if self._matcher.is_error():
+            self.error = str(self._matcher.get_error())

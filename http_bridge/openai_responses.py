@@ -1,0 +1,217 @@
+"""``/v1/responses``: pure translation of bodies, stateless.
+
+The whole conversation comes with every request. Consecutive items of the assistant (thinking,
+text, calls) are one turn, as chat templates know it.
+"""
+
+from typing import Any, Final, assert_never
+
+import msgspec
+
+from daemon.wire import data as d
+from http_bridge.decode import check_portable, convert_part, decode_body
+from http_bridge.errors import refuse
+from http_bridge.openai_chat import needs_of
+from http_bridge.openai_common import priority_of, thinking_of, ttl_s_of
+from http_bridge.openai_responses_schema import (
+    FunctionCallItem,
+    FunctionOutputItem,
+    InputImage,
+    InputText,
+    Item,
+    MessageItem,
+    NamedTool,
+    OutputText,
+    ReasoningItem,
+    ResponsesRequest,
+    SchemaFormat,
+    responses_decoder,
+)
+from http_bridge.openai_schema import JsonObjectFormat
+from http_bridge.pictures import read_data_url
+from http_bridge.plan import Plan, Requirement
+from http_bridge.structured import STRUCTURED, Choice, Tools, choose_tools, schema_constraint
+
+_STATELESS: Final = "nothing is kept here between requests; send the whole conversation as input"
+
+
+def read_responses(body: bytes, request_id: str) -> tuple[Plan, ResponsesRequest]:
+    """The plan of a request body, and the request for its reply to echo.
+
+    Raises:
+        MlxdError: ``invalid_request`` naming the parameter at fault.
+    """
+    request = decode_body(responses_decoder, body)
+    _check(request)
+    messages, tools = _messages(request), _tools(request)
+    effort = None if request.reasoning is None else request.reasoning.effort
+    variables, thinking = thinking_of(effort, "reasoning.effort", request.chat_template_kwargs)
+    priority, urgent = priority_of(request.priority)
+    constraint, formed = _constraint(request)
+    plan = Plan(
+        model=request.model,
+        needs=needs_of(messages, tools.shown),
+        requires=(*tools.requires, *formed, *thinking, *urgent),
+        generate=d.Generate(
+            lease="",
+            request=request_id,
+            messages=messages,
+            template_kwargs=variables,
+            tools=tools.shown,
+            sampling=d.Sampling(
+                temperature=request.temperature,
+                top_p=request.top_p,
+                top_k=request.top_k,
+                min_p=request.min_p,
+                seed=request.seed,
+                repetition_penalty=request.repetition_penalty,
+            ),
+            max_tokens=request.max_output_tokens,
+            logprobs=(request.top_logprobs or 0) if request.include else None,
+            constraint=constraint,
+            call_one_of=tools.call_one_of,
+            tool_calls_max=tools.calls_max,
+            strict_tools=tools.strict,
+            priority=priority,
+        ),
+        stream=bool(request.stream),
+        ttl_s=ttl_s_of(request.ttl, request.keep_alive),
+    )
+    return plan, request
+
+
+def _check(request: ResponsesRequest) -> None:
+    if request.previous_response_id is not None:
+        raise refuse("previous_response_id", _STATELESS)
+    if request.conversation is not None:
+        raise refuse("conversation", _STATELESS)
+    if request.store:
+        raise refuse("store", "nothing is stored here; send false or leave it out")
+    if request.background:
+        raise refuse("background", "nothing runs on without its caller; stream the answer instead")
+    if request.top_logprobs and not request.include:
+        raise refuse("top_logprobs", 'only with include: ["message.output_text.logprobs"]')
+    if request.chat_template_kwargs is not None:
+        check_portable(request.chat_template_kwargs, "chat_template_kwargs")
+
+
+def _tools(request: ResponsesRequest) -> Tools:
+    tools = request.tools or ()
+    strict: dict[str, str] = {}
+    shown: list[dict[str, Any]] = []
+    for index, tool in enumerate(tools):
+        check_portable(tool.parameters, f"tools[{index}].parameters")
+        if tool.strict:
+            strict[tool.name] = f"tools[{index}].strict"
+        function = msgspec.to_builtins(tool)
+        del function["type"]
+        shown.append(
+            {
+                "type": "function",
+                "function": {key: value for key, value in function.items() if value is not None},
+            }
+        )
+    single = "parallel_tool_calls" if request.parallel_tool_calls is False else None
+    chosen = request.tool_choice
+    choice = (
+        Choice(mode="named", name=chosen.name, single=single)
+        if isinstance(chosen, NamedTool)
+        else Choice(mode=chosen or "auto", single=single)
+    )
+    return choose_tools(tuple(shown), strict, choice)
+
+
+def _constraint(request: ResponsesRequest) -> tuple[d.Constraint | None, tuple[Requirement, ...]]:
+    needed = Requirement(capability=STRUCTURED, field="text.format")
+    match None if request.text is None else request.text.format:
+        case JsonObjectFormat():
+            return d.AnyJson(), (needed,)
+        case SchemaFormat(schema=schema):
+            return schema_constraint(schema, "text.format.schema"), (needed,)
+        case _:
+            return None, ()
+
+
+# --- items ----------------------------------------------------------------------
+
+
+def _messages(request: ResponsesRequest) -> tuple[d.ChatMessage, ...]:
+    messages: list[d.ChatMessage] = []
+    if request.instructions is not None:
+        messages.append(_said("system", request.instructions))
+    if isinstance(request.input, str):
+        return (*messages, _said("user", request.input))
+    for index, value in enumerate(request.input):
+        path = f"input[{index}]"
+        item: Item = convert_part({"type": "message", **value}, Item, path)
+        message = _message(item, path)
+        if message.role == "assistant" and messages and messages[-1].role == "assistant":
+            messages[-1] = _joined(messages[-1], message)
+        else:
+            messages.append(message)
+    return tuple(messages)
+
+
+def _said(role: str, text: str) -> d.ChatMessage:
+    return d.ChatMessage(role="system" if role == "system" else "user", parts=(d.TextPart(text),))
+
+
+def _joined(first: d.ChatMessage, second: d.ChatMessage) -> d.ChatMessage:
+    """Two items of one turn of the assistant."""
+    thoughts = [text for text in (first.reasoning, second.reasoning) if text is not None]
+    return d.ChatMessage(
+        role="assistant",
+        parts=(*first.parts, *second.parts),
+        reasoning="".join(thoughts) if thoughts else None,
+        tool_calls=(*first.tool_calls, *second.tool_calls),
+    )
+
+
+def _message(item: Item, path: str) -> d.ChatMessage:
+    match item:
+        case MessageItem():
+            role = "system" if item.role == "developer" else item.role
+            return d.ChatMessage(role=role, parts=_parts(item, path))
+        case FunctionCallItem():
+            call = d.ToolCall(id=item.call_id, name=item.name, arguments=item.arguments)
+            return d.ChatMessage(role="assistant", tool_calls=(call,))
+        case FunctionOutputItem():
+            output = item.output
+            texts = (output,) if isinstance(output, str) else tuple(part.text for part in output)
+            parts = tuple(d.TextPart(text=text) for text in texts)
+            return d.ChatMessage(role="tool", tool_call_id=item.call_id, parts=parts)
+        case ReasoningItem():
+            text = "".join(part.text for part in item.content or ())
+            return d.ChatMessage(role="assistant", reasoning=text)
+        case _:
+            assert_never(item)
+
+
+def _parts(item: MessageItem, path: str) -> tuple[d.ContentPart, ...]:
+    if isinstance(item.content, str):
+        return (d.TextPart(text=item.content),)
+    if not item.content:
+        raise refuse(f"{path}.content", "an empty list; send text or at least one part")
+    parts: list[d.ContentPart] = []
+    for index, part in enumerate(item.content):
+        where = f"{path}.content[{index}]"
+        if isinstance(part, InputImage):
+            parts.append(_picture(part, item.role, where))
+        elif isinstance(part, OutputText) != (item.role == "assistant"):
+            wanted = "output_text" if item.role == "assistant" else "input_text"
+            raise refuse(f"{where}.type", f"in a message of this role it has to be {wanted}")
+        else:
+            assert isinstance(part, InputText | OutputText)
+            parts.append(d.TextPart(text=part.text))
+    return tuple(parts)
+
+
+def _picture(part: InputImage, role: str, path: str) -> d.ImagePart:
+    if role != "user":
+        raise refuse(f"{path}.type", "pictures belong into messages of the user")
+    if part.detail not in {None, "auto"}:
+        raise refuse(
+            f"{path}.detail",
+            "pictures are seen at the model's own resolution; send auto or leave it out",
+        )
+    return d.ImagePart(data=read_data_url(part.image_url, f"{path}.image_url"))
