@@ -161,6 +161,7 @@ class ResponsesReply:
 
     def _item(self, status: str, part: dict[str, Any] | None = None) -> dict[str, Any]:
         content = [] if part is None else [part]
+        head: dict[str, Any]
         if self._open == "message":
             head = {"type": "message", "id": self._item_id("msg"), "role": "assistant"}
         else:

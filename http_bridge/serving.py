@@ -63,7 +63,7 @@ class Serving:
         """
         timings = self._metrics.timings(request, plan.choices)
         if plan.stream:
-            return await self._stream(request, plan, reply, timings)
+            return await self._generated(request, plan, reply, timings)
         return await self._whole(plan, reply, timings)
 
     @asynccontextmanager
@@ -89,6 +89,48 @@ class Serving:
         return EventStream(
             request, waiting, begin_after_s=self._begin_after_s, keep_alive_s=self._keep_alive_s
         )
+
+    async def stream(
+        self,
+        request: web.Request,
+        events: EventStream,
+        pump: Callable[[], Awaitable[None]],
+        failure: Callable[[Fault], bytes] | None,
+    ) -> web.StreamResponse:
+        """A streamed response that ends well, whatever happens.
+
+        Args:
+            pump: Sends everything.
+            failure: The event that closes a stream which has failed; without one, for bytes
+                that can hold no event, the connection is cut.
+
+        Raises:
+            MlxdError: A failure before anything was sent.
+            ConnectionResetError: The client is gone.
+        """
+        fault: Fault | None = _STOPPING
+        gone: ConnectionResetError | None = None
+        with self._counted():
+            # Exceptions do not cross the task group, which would wrap them.
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(events.keep_alive)
+                try:
+                    fault = await _fault_of(pump)
+                except ConnectionResetError as error:
+                    gone = error
+                tasks.cancel_scope.cancel()
+        if gone is not None:
+            raise gone
+        if fault is not None:
+            if not events.begun:
+                raise MlxdError.of(fault)
+            self._metrics.broken(request, fault)
+            if failure is None:
+                events.cut()
+                return events.response
+            await events.send(failure(fault))
+        await events.end()
+        return events.response
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new requests, wait for running ones, then end those left with an error."""
@@ -157,35 +199,10 @@ class Serving:
             return web.Response(body=body, content_type="application/json")
         raise MlxdError.of(_STOPPING)
 
-    async def _stream(
+    async def _generated(
         self, request: web.Request, plan: Plan, reply: Reply, timings: list[Timing]
     ) -> web.StreamResponse:
         events = self.event_stream(request, reply.waiting)
-        fault: Fault | None = _STOPPING
-        gone: ConnectionResetError | None = None
-        with self._counted():
-            # Exceptions do not cross the task group, which would wrap them.
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(events.keep_alive)
-                try:
-                    fault = await self._pump(plan, reply, events, timings)
-                except ConnectionResetError as error:
-                    gone = error
-                tasks.cancel_scope.cancel()
-        if gone is not None:
-            raise gone
-        if fault is not None:
-            if not events.begun:
-                raise MlxdError.of(fault)
-            self._metrics.broken(request, fault)
-            await events.send(reply.failure(fault))
-        await events.end()
-        return events.response
-
-    async def _pump(
-        self, plan: Plan, reply: Reply, events: EventStream, timings: list[Timing]
-    ) -> Fault | None:
-        """Stream the choices to their ends; the fault is what ended them early."""
 
         async def take(choice: int, batch: list[d.Delta]) -> None:
             timings[choice].step(batch)
@@ -196,19 +213,27 @@ class Serving:
             timings[choice].done(done.usage)
             await events.send(reply.end(done, choice))
 
-        try:
+        async def pump() -> None:
             async with self._generations(plan, events.note) as (model, generations):
                 _accepted(timings, model)
                 await events.send(reply.begin(model, generations[0].prompt_tokens))
                 await _drain(generations, take, finish)
-        except MlxdError as error:
-            return error.fault
-        except ConnectionResetError:
-            raise
-        except Exception:  # noqa: BLE001 - a bug of ours must not end a stream in silence
-            _log.exception("stream.failed", model=plan.model)
-            return Fault(code=Code.INTERNAL, message="the bridge failed; see its log")
-        return None
+
+        return await self.stream(request, events, pump, reply.failure)
+
+
+async def _fault_of(pump: Callable[[], Awaitable[None]]) -> Fault | None:
+    """What ended a stream early."""
+    try:
+        await pump()
+    except MlxdError as error:
+        return error.fault
+    except ConnectionResetError:
+        raise
+    except Exception:  # noqa: BLE001 - a bug of ours must not end a stream in silence
+        _log.exception("stream.failed")
+        return Fault(code=Code.INTERNAL, message="the bridge failed; see its log")
+    return None
 
 
 async def _drain(

@@ -17,7 +17,6 @@ BEGIN_AFTER_S: Final = 2.0
 KEEP_ALIVE_S: Final = 5.0
 
 _HEADERS: Final = {
-    "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",  # proxies of the nginx family hold events back without it
 }
@@ -33,17 +32,23 @@ def comment(note: str) -> bytes:
 
 
 class EventStream:
-    """One streamed response; its head is sent with the first event or comment."""
+    """One streamed response; its head is sent with the first event or comment.
+
+    Args:
+        waiting: What to send while nothing else can be said; None, for streams that are no
+            events, sends nothing.
+    """
 
     def __init__(
         self,
         request: web.Request,
-        waiting: Waiting = comment,
+        waiting: Waiting | None = comment,
         *,
+        content_type: str = "text/event-stream; charset=utf-8",
         begin_after_s: float = BEGIN_AFTER_S,
         keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
-        self.response = web.StreamResponse(headers=_HEADERS)
+        self.response = web.StreamResponse(headers={**_HEADERS, "Content-Type": content_type})
         self._request = request
         self._waiting = waiting
         self._begin_after_s = begin_after_s
@@ -80,6 +85,8 @@ class EventStream:
 
     async def keep_alive(self) -> None:
         """Say something whenever nothing else was sent for a while; runs until cancelled."""
+        if self._waiting is None:
+            return
         await anyio.sleep(self._begin_after_s)
         try:
             while True:
@@ -93,3 +100,8 @@ class EventStream:
     async def end(self) -> None:
         """Close the stream in good order."""
         await self.response.write_eof()
+
+    def cut(self) -> None:
+        """End the connection, so that the client knows that something is missing."""
+        if self._request.transport is not None:
+            self._request.transport.abort()

@@ -4,6 +4,7 @@ Fields are OpenAI's (https://platform.openai.com/docs/api-reference/audio/create
 sent as a form; extensions of ours are ``keep_alive`` and ``ttl``.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
@@ -134,9 +135,12 @@ def _text(item: bytes, name: str) -> str:
 
 def _number(text: str, name: str) -> float:
     try:
-        return float(text)
-    except ValueError as error:
-        raise refuse(name, f"{text!r} is not a number") from error
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise refuse(name, f"{text!r} is not a number")
+    return number
 
 
 def whole_body(plan: TranscriptionPlan, heard: Transcription) -> bytes:

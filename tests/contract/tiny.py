@@ -74,6 +74,49 @@ def build_text_model(folder: Path, seed: int = 7, *, special: tuple[str, ...] = 
     return folder
 
 
+def build_window_model(folder: Path, seed: int = 7) -> Path:
+    """A gemma3 text model whose first layer sees 64 tokens back, in a rotating cache."""
+    from mlx_lm.models.gemma3_text import Model, ModelArgs  # noqa: PLC0415
+
+    config = {
+        **_TEXT,
+        "model_type": "gemma3_text",
+        "head_dim": 16,
+        "query_pre_attn_scalar": 16,
+        "sliding_window": 64,
+        "sliding_window_pattern": 2,
+        "vocab_size": _write_tokenizer(folder, SPECIAL),
+        "eos_token_id": _id(SPECIAL, "<|im_end|>"),
+    }
+    _write(folder / "config.json", config)
+    _write_weights(folder, Model(ModelArgs.from_dict(config)), seed)
+    return folder
+
+
+def build_hybrid_model(folder: Path, seed: int = 7) -> Path:
+    """An lfm2: a convolution's state beside a key-value cache."""
+    from mlx_lm.models.lfm2 import Model, ModelArgs  # noqa: PLC0415
+
+    config = {
+        **_TEXT,
+        "model_type": "lfm2",
+        "norm_eps": 1e-5,
+        "conv_bias": False,
+        "conv_L_cache": 3,
+        "block_dim": 64,
+        "block_ff_dim": 128,
+        "block_multiple_of": 32,
+        "block_ffn_dim_multiplier": 1.0,
+        "block_auto_adjust_ff_dim": False,
+        "full_attn_idxs": [1],
+        "vocab_size": _write_tokenizer(folder, SPECIAL),
+        "eos_token_id": _id(SPECIAL, "<|im_end|>"),
+    }
+    _write(folder / "config.json", config)
+    _write_weights(folder, Model(ModelArgs.from_dict(config)), seed)
+    return folder
+
+
 def build_vision_model(folder: Path, seed: int = 7) -> Path:
     """A qwen2_5_vl: its processor in mlx_vlm needs numpy and Pillow only."""
     from mlx_vlm.models import qwen2_5_vl as library  # noqa: PLC0415

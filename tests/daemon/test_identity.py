@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from daemon.identity import boot_id, process_start_time
-from daemon.processes import wait_exit
 
 
 def test_start_times_tell_processes_apart() -> None:
@@ -20,10 +19,9 @@ def test_start_times_tell_processes_apart() -> None:
         process_start_time(child.pid)
 
 
-@pytest.mark.anyio
-async def test_a_zombie_has_ended() -> None:
+def test_a_zombie_has_ended() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
-    await wait_exit(child.pid)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     with pytest.raises(ProcessLookupError):
         process_start_time(child.pid)
     assert child.wait() == 0

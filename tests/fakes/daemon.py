@@ -21,7 +21,7 @@ from daemon.wire.streams import FrameStream
 
 _hello = msgspec.msgpack.Decoder(c.Hello)
 _control_request = msgspec.msgpack.Decoder(c.ControlRequest)
-_data_request = msgspec.msgpack.Decoder(d.DataRequest)
+_work_request = msgspec.msgpack.Decoder(d.WorkRequest)
 _GONE = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
@@ -82,6 +82,19 @@ def says(*texts: str, finish_reason: d.FinishReason = "stop", prompt_tokens: int
     return script
 
 
+CallScript = Callable[[Line, d.WorkRequest], Awaitable[None]]
+"""The same for every other kind of request."""
+
+
+def answers(*frames: d.WorkAnswer) -> CallScript:
+    """A worker that says the same to everybody."""
+
+    async def script(line: Line, _request: d.WorkRequest) -> None:
+        await line.send(*frames)
+
+    return script
+
+
 Report = Callable[[c.Progress], Awaitable[None]]
 """Sends one progress answer; the id is filled in."""
 Load = Callable[[Report], Awaitable[None]]
@@ -97,6 +110,7 @@ class FakeModel:
     Args:
         load: Runs before a lease is granted; may report progress and wait.
         fault: Refuses every lease.
+        calls: Answers requests that are no generation of text.
     """
 
     def __init__(
@@ -108,8 +122,10 @@ class FakeModel:
         load: Load = no_wait,
         fault: Fault | None = None,
         problem: str | None = None,
+        calls: CallScript | None = None,
     ) -> None:
         self.name = name
+        self.calls = calls
         self.script = script
         self.capabilities = capabilities
         self.load = load
@@ -124,8 +140,12 @@ class FakeDaemon:
         ledger: "acquire NAME", "grant LEASE", "release LEASE", "cancel", "accept LEASE",
             "worker closed LEASE", "connect" and "disconnect" of control connections.
         acquired: Every acquire request.
-        requests: Every request that a worker got.
-        read_only: What status says.
+        requests: Every generation that a worker was asked for.
+        calls: Every other request that a worker got.
+        read_only: What status says, as is ``stopping``.
+        log: The lines of the event log; line n has the seq n + 1.
+        watches: What every watch asked for.
+        queue: What status says.
         silent: Answer nothing at all.
     """
 
@@ -135,7 +155,12 @@ class FakeDaemon:
         self.ledger = Ledger()
         self.acquired: list[c.AcquireLease] = []
         self.requests: list[d.Generate] = []
+        self.calls: list[d.WorkRequest] = []
+        self.log: list[str] = []
+        self.watches: list[c.WatchEvents] = []
+        self.queue: tuple[c.QueuedRequest, ...] = ()
         self.read_only = False
+        self.stopping = False
         self.silent = False
         self._leases = 0
 
@@ -201,8 +226,19 @@ class FakeDaemon:
             case c.ReleaseLease():
                 self.ledger.add(f"release {request.lease}")
                 return c.Released(id=request.id, lease=request.lease)
+            case c.WatchEvents():
+                return await self._watch(frames, request)
             case _:
                 raise AssertionError(f"the bridge has no business with {request}")
+
+    async def _watch(self, frames: FrameStream, request: c.WatchEvents) -> c.WatchEnded:
+        assert not request.follow
+        self.watches.append(request)
+        end = len(self.log)
+        await frames.send(c.WatchStarted(id=request.id, seq=end, status=self._status(request.id)))
+        for seq in range((request.after or 0) + 1, end + 1):
+            await frames.send(c.LogRecord(id=request.id, seq=seq, line=self.log[seq - 1]))
+        return c.WatchEnded(id=request.id, reason="end", seq=end)
 
     async def _acquire(self, frames: FrameStream, request: c.AcquireLease) -> c.Granted:
         self.ledger.add(f"acquire {request.model}")
@@ -258,13 +294,14 @@ class FakeDaemon:
             generation=1,
             started_at_ms=0,
             now_ms=1,
-            seq=1,
+            seq=len(self.log),
             budget_bytes=10_000,
             committed_bytes=0,
             memory_total_bytes=20_000,
             rss_bytes=1,
             home=str(self.folder),
             read_only=self.read_only,
+            stopping=self.stopping,
             warnings=(),
             models=tuple(
                 c.ResidentModel(
@@ -288,7 +325,7 @@ class FakeDaemon:
                 )
                 for model in self.models.values()
             ),
-            queue=(),
+            queue=self.queue,
         )
 
     # --- workers -----------------------------------------------------------------
@@ -299,17 +336,28 @@ class FakeDaemon:
             _hello.decode(await frames.receive())
             await frames.send(c.Welcome(protocol=1, server="fake worker", pid=1, version="9.9.9"))
             try:
-                request = _data_request.decode(await frames.receive())
+                request = _work_request.decode(await frames.receive())
             except _GONE:
                 return
-            self.requests.append(request)
+            if isinstance(request, d.Generate):
+                self.requests.append(request)
+            else:
+                self.calls.append(request)
             self.ledger.add(f"accept {request.lease}")
             try:
-                await model.script(Line(frames), request)
+                await self._serve(model, Line(frames), request)
             except _GONE:
                 pass
             finally:
                 self.ledger.add(f"worker closed {request.lease}")
+
+
+    async def _serve(self, model: FakeModel, line: Line, request: d.WorkRequest) -> None:
+        if isinstance(request, d.Generate):
+            await model.script(line, request)
+        else:
+            assert model.calls is not None, f"{model.name} has no script for {request}"
+            await model.calls(line, request)
 
 
 @asynccontextmanager

@@ -17,7 +17,12 @@ import msgspec
 from daemon.wire.data import Begin, CountTokens, Generate, TextPart, Usage, WorkRequest
 from daemon.wire.errors import Code, MlxdError
 from daemon.worker.engines.base import Emission, Loaded, LoadRefused, Progress, not_served
-from daemon.worker.engines.conversation import answer_tokens, check_request, refuse_images
+from daemon.worker.engines.conversation import (
+    answer_tokens,
+    check_request,
+    invalid,
+    refuse_images,
+)
 from daemon.worker.engines.output import TextOutput
 from daemon.worker.engines.rows import Allowance, Row, RowFailed, Rows, Token
 from daemon.worker.engines.splitting import Markers, Splitter
@@ -137,6 +142,10 @@ class FakeEngine:
 
     def _prepare(self, request: Generate) -> Row:
         check_request(request, tools=False)
+        if request.logprobs is not None:
+            raise invalid("the fake has no probabilities", "logprobs")
+        if request.constraint is not None:
+            raise invalid("the fake follows no grammar", "constraint")
         text = self._text(request)
         if POISON_PREPARE in text:
             raise RuntimeError(POISON_PREPARE)

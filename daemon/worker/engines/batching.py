@@ -54,14 +54,16 @@ class _Batch(BatchGenerator):  # type: ignore[misc]
     @property
     def prompt_tokens(self) -> int:
         """Prompt tokens computed so far, of all rows."""
-        return int(self._counters.prompt_tokens)
+        tokens: int = self._counters.prompt_tokens
+        return tokens
 
     @property
     def prefilling(self) -> int:
         """Rows that have a share in the next chunk."""
         room = self.completion_batch_size - self.decoding
         waiting = len(self._prompt_batch) + len(self._unprocessed_sequences)
-        return max(0, min(waiting, self.prefill_batch_size, room))
+        rows: int = min(waiting, self.prefill_batch_size, room)
+        return max(0, rows)
 
     def content_of(self, uid: int) -> tuple[list[Any], list[int]]:
         """A copy of the row's cache as it is now, and the tokens that it holds."""

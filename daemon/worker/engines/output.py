@@ -125,8 +125,10 @@ class TextOutput:
     @property
     def ended(self) -> bool:
         """Whether a stop text was met, or the last call that was wanted was made."""
-        if self._splitter.stop_text is not None:
-            return True
+        return self._splitter.stop_text is not None or self._calls_done
+
+    @property
+    def _calls_done(self) -> bool:
         return self._calls_max is not None and self._calls >= self._calls_max
 
     def feed(self, token: int, scores: Scores | None = None) -> Piece:
@@ -139,7 +141,7 @@ class TextOutput:
 
     def finish(self) -> Piece:
         """No token follows: everything held back is given out."""
-        if self.ended:
+        if self._calls_done:
             return Piece()
         self._detokenizer.finalize()
         text = self._detokenizer.last_segment

@@ -69,6 +69,15 @@ class PoolMachine(RuleBasedStateMachine):
         )
         self.world.do(load)
 
+    @rule(index=INDEX, evict=st.booleans())
+    def unload_what_is_there(self, index: int, evict: bool) -> None:
+        slots = list(self.world.pool.slots.values())
+        if slots:
+            model = slots[index % len(slots)].tenant.model
+            kind = m.Evict if evict else m.Unload
+            ticket = self.world.ticket()
+            self.world.do(kind(ticket=ticket, client="mlxctl", key=model.key, name=model.name))
+
     @rule(verb=st.integers(0, 6), model=MODEL, ttl_ms=TTL_MS)
     def verb(self, verb: int, model: int, ttl_ms: int | None) -> None:
         kinds: tuple[Any, ...] = (
@@ -97,6 +106,15 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(index=INDEX, turn=st.integers(0, 3))
     def proper(self, index: int, turn: int) -> None:
+        self._say_next(index, turn)
+
+    @rule(turns=st.lists(st.tuples(INDEX, st.integers(0, 3)), min_size=2, max_size=8))
+    def proper_for_a_while(self, turns: list[tuple[int, int]]) -> None:
+        """Without this few runs would get deep."""
+        for index, turn in turns:
+            self._say_next(index, turn)
+
+    def _say_next(self, index: int, turn: int) -> None:
         """What a worker in this state would say next."""
         slots = list(self.world.pool.slots.values())
         if not slots:
@@ -191,9 +209,11 @@ class PoolMachine(RuleBasedStateMachine):
             wishes = tuple(m.Wish(option=option(n), reason="preload") for n in (0, 1, 4))
             world.do(m.Restore(wishes=wishes))
 
-    @rule(boot=st.integers(0, 3), how=st.integers(0, 2))
+    @rule(boot=st.integers(0, 3), how=st.integers(0, 8))
     def restart(self, boot: int, how: int) -> None:
-        """Stopped, detached or killed; then begun again, here or after a reboot."""
+        """Stopped, detached or killed; then begun again, here or after a reboot. Not often."""
+        if how > 2:
+            return
         if how == 1:
             self.world.do(m.Stop(reason="SIGTERM"))
             self.world.do(m.Stopped(reason="SIGTERM"))

@@ -14,13 +14,13 @@ import msgspec
 from daemon.wire.control import Hello, Refusal, Welcome
 from daemon.wire.data import (
     Begin,
-    DataAnswer,
     Delta,
     Generate,
     Hosting,
     LinkReport,
     Ready,
     Sampling,
+    WorkAnswer,
 )
 from daemon.wire.framing import DATA_FRAME_BYTES_MAX, FrameReader, encode_frame
 
@@ -30,7 +30,7 @@ PATIENCE_S = 20.0
 
 _GREETING: Any = msgspec.msgpack.Decoder(Welcome | Refusal)
 _REPORT: Any = msgspec.msgpack.Decoder(LinkReport | Refusal)
-_ANSWER: Any = msgspec.msgpack.Decoder(DataAnswer | Refusal)
+_ANSWER: Any = msgspec.msgpack.Decoder(WorkAnswer | Refusal)
 
 
 class Connection:

@@ -8,7 +8,6 @@ import pytest
 from daemon.wire.data import (
     Accepted,
     Bye,
-    DataAnswer,
     Fail,
     Generate,
     LinkReport,
@@ -16,6 +15,7 @@ from daemon.wire.data import (
     Ready,
     Retire,
     Running,
+    WorkAnswer,
 )
 from daemon.wire.errors import Code
 from daemon.worker.inbox import (
@@ -38,7 +38,7 @@ class Posts:
     """Everything that the loop handed over; ``hooks`` see each post as it comes."""
 
     def __init__(self) -> None:
-        self.frames: list[tuple[int, DataAnswer]] = []
+        self.frames: list[tuple[int, WorkAnswer]] = []
         self.reports: list[LinkReport] = []
         self.hooks: list[Callable[[Post], None]] = []
 

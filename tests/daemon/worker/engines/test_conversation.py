@@ -69,7 +69,7 @@ TALK: Any = (ChatMessage(role="user", parts=(TextPart("x"),)),)
         (Generate(lease="l", messages=TALK, prompt="x"), "messages"),
         (Generate(lease="l", messages=()), "messages"),
         (Generate(lease="l", messages=TALK, max_tokens=0), "max_tokens"),
-        (Generate(lease="l", messages=TALK, logprobs=0), "logprobs"),
+        (Generate(lease="l", messages=TALK, logprobs=21), "logprobs"),
         (Generate(lease="l", messages=TALK, tools=({},)), "tools"),
         (Generate(lease="l", prompt="x", tools=({},)), "tools"),
         (Generate(lease="l", messages=TALK, template_kwargs={"tools": 1}), "template_kwargs"),

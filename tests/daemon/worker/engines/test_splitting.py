@@ -83,7 +83,7 @@ def test_calls_without_a_closing_marker_last_to_the_end() -> None:
 def test_text_is_given_out_as_soon_as_it_is_certain() -> None:
     splitter = Splitter(BOTH, ["STOP"])
     assert splitter.feed("hello S") == [Segment("answer", "hello ")]
-    assert splitter.feed("o what") == [Segment("answer", "So what")]
+    assert splitter.feed("o what") == [Segment("answer", "So what", start=6)]
 
 
 def test_nothing_follows_a_stop_text() -> None:

@@ -1,0 +1,64 @@
+"""Tables for people: one a topic, as wide as they need to be."""
+
+from collections.abc import Sequence
+
+from benchmarks.figures import Row, Spread, Table, Target
+
+_HEAD = ("what", "ours", "beside", "theirs", "ratio", "target", "")
+
+
+def number(value: float) -> str:
+    """Three digits that count, and no more of them than that."""
+    size = abs(value)
+    if size >= 100 or value == 0:
+        return f"{value:,.0f}"
+    if size >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if size >= 0.1 else f"{value:.3f}"
+
+
+def spread_text(figure: Spread, unit: str = "") -> str:
+    """``412 tok/s (398..431)``; a single sample has no range."""
+    text = f"{number(figure.median)} {unit}".rstrip()
+    if figure.samples == 1:
+        return text
+    return f"{text} ({number(figure.low)}..{number(figure.high)})"
+
+
+def target_text(target: Target, unit: str) -> str:
+    """``>= 0.97``, in the row's unit where ours is judged."""
+    bounds = []
+    if target.at_least is not None:
+        bounds.append(f">= {number(target.at_least)}")
+    if target.at_most is not None:
+        bounds.append(f"<= {number(target.at_most)}")
+    return " ".join([*bounds, unit if target.of == "ours" else ""]).rstrip()
+
+
+def table_text(table: Table) -> str:
+    """A topic's title, its rows in columns, and its notes."""
+    cells = [_HEAD, *(_cells(row) for row in table.rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(_HEAD))]
+    lines = [f"{table.topic}: {table.title}"]
+    for row, source in zip(cells, (None, *table.rows), strict=True):
+        lines.append("  " + _line(row, widths))
+        if source is not None and source.note:
+            lines.append(f"      {source.note}")
+    lines += [f"  * {note}" for note in table.notes]
+    return "\n".join(lines)
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.what,
+        spread_text(row.ours, row.unit),
+        row.beside,
+        "" if row.theirs is None else spread_text(row.theirs, row.unit),
+        "" if row.ratio is None else spread_text(row.ratio),
+        "" if row.target is None else target_text(row.target, row.unit),
+        row.verdict or "",
+    )
