@@ -9,7 +9,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 Answer = Callable[[list[str], int], int]
 """Decodes prompts and gives the number of tokens."""
@@ -61,13 +60,14 @@ def open_stand_in(folder: str) -> Answer:
 
     engine = FakeEngine()
     begin = Begin(
-        path=folder,
         name="stand-in",
+        path=folder,
         kind="text",
+        weights_bytes=0,
         kv_tokens=1 << 20,
         context_tokens=1 << 14,
         rows_max=32,
-        **_more_of_begin(),
+        cache_bytes_max=0,
     )
     engine.load(begin, lambda _done, _total: None)
 
@@ -83,10 +83,6 @@ def open_stand_in(folder: str) -> Answer:
         return count
 
     return answer
-
-
-def _more_of_begin() -> dict[str, Any]:
-    return {}
 
 
 def say(**what: object) -> None:

@@ -98,12 +98,22 @@ class Subscription:
 class Kernel:
     """Owns the pool and the log; everybody else sends commands and reads ``pool``."""
 
-    def __init__(self, pool: Pool, log: EventLog, clock: Clock, performer: Performer) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        log: EventLog,
+        clock: Clock,
+        performer: Performer,
+        *,
+        sync: bool = True,
+    ) -> None:
+        """Args: ``sync`` false leaves it to the system when decisions reach the disk."""
         self.pool = pool
         self.read_only: str | None = None
         self._log = log
         self._clock = clock
         self._performer = performer
+        self._sync = sync
         self._orders, self._inbox = anyio.create_memory_object_stream[Order](COMMANDS_MAX)
         self._own: deque[Order] = deque()
         self._asked: dict[int, OnAnswer] = {}
@@ -260,7 +270,7 @@ class Kernel:
     async def _write(self, steps: list[_Step]) -> tuple[Line, ...]:
         if not any(step.logged for step in steps):
             return ()
-        if any(must_sync(event) for step in steps for event, _ in step.beliefs):
+        if self._sync and any(must_sync(e) for step in steps for e, _ in step.beliefs):
             return await anyio.to_thread.run_sync(partial(self._log.commit, sync=True))
         return self._log.commit(sync=False)
 

@@ -341,7 +341,7 @@ class Session:
             facts,
             now_ms=kernel.now_ms(),
             seq=kernel.seq,
-            rss_bytes=processes.rss_bytes(facts.pid),
+            rss_bytes=await anyio.to_thread.run_sync(processes.rss_bytes, facts.pid),
             read_only=kernel.read_only,
         )
 

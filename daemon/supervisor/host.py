@@ -9,6 +9,7 @@ from typing import Protocol
 
 import anyio
 import anyio.to_thread
+import msgspec
 
 from daemon import processes
 from daemon.identity import boot_id
@@ -16,6 +17,12 @@ from daemon.supervisor.launch import Launcher, wait_listening
 from daemon.supervisor.link import open_link
 from daemon.wire import data as d
 from daemon.wire.paths import Home
+
+
+class _Holder(msgspec.Struct):
+    """What a worker writes into its lock file (``daemon/worker/claim.py``)."""
+
+    pid: int
 
 
 class WorkerProcess(Protocol):
@@ -71,6 +78,9 @@ class Host(Protocol):
     async def is_held(self, worker: str) -> bool:
         """Whether a living process holds the worker's lock."""
 
+    def holder(self, worker: str) -> int | None:
+        """The pid that the lock file names; true while the lock is held. None: it says none."""
+
     def workers(self) -> list[str]:
         """Every worker that has left a lock file, alive or not."""
 
@@ -108,6 +118,13 @@ class OsHost:
     async def is_held(self, worker: str) -> bool:
         lock = self._home.worker_lock(worker)
         return await anyio.to_thread.run_sync(processes.is_held, lock)
+
+    def holder(self, worker: str) -> int | None:
+        try:
+            line = self._home.worker_lock(worker).read_bytes()
+            return msgspec.json.decode(line, type=_Holder).pid
+        except (OSError, msgspec.DecodeError):
+            return None  # gone by now, or killed before it wrote
 
     def workers(self) -> list[str]:
         locks = sorted(self._home.run_dir.glob("w-*.lock"))

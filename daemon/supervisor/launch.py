@@ -18,6 +18,7 @@ LISTEN_TIMEOUT_S: Final = 60.0
 
 LISTENING_LINE: Final = b"ready\n"
 LOG_BYTES_MAX: Final = 4 << 20
+LOGS_MAX: Final = 32
 
 _PASSED_ON: Final = (
     "HOME",
@@ -60,6 +61,7 @@ class Launcher(msgspec.Struct, frozen=True):
 
     def spawn(self, worker: str) -> subprocess.Popen[bytes]:
         """Start worker ``worker`` in a session of its own; its stdout is ours to read."""
+        bound_logs(self.logs_dir)
         log_file = self.logs_dir / f"worker-{worker}.log"
         with log_file.open("ab") as log:
             return subprocess.Popen(
@@ -70,6 +72,19 @@ class Launcher(msgspec.Struct, frozen=True):
                 env=self.env,
                 start_new_session=True,
             )
+
+
+def bound_logs(logs_dir: Path) -> None:
+    """Keep the newest worker logs, none of them longer than ``LOG_BYTES_MAX``.
+
+    They are written in append mode, so that one which is cut back goes on from its start.
+    """
+    logs = sorted(logs_dir.glob("worker-*.log"), key=lambda log: log.stat().st_mtime)
+    for log in logs[: -LOGS_MAX + 1]:
+        log.unlink()
+    for log in logs[-LOGS_MAX + 1 :]:
+        if log.stat().st_size > LOG_BYTES_MAX:
+            os.truncate(log, 0)
 
 
 def worker_command() -> tuple[str, ...]:

@@ -95,18 +95,18 @@ class Supervisor:
             worker = slot.tenant.worker
             if await self._host.is_held(worker):
                 seat = Seat(worker)
-                self._recognise(seat, slot)
+                self._recognise(seat)
                 self._seats[worker] = seat
                 self._tasks.start_soon(self._host_adopted, seat)
             else:
                 await self._report_lost(slot)
         await self._retire_strays(pool)
 
-    def _recognise(self, seat: Seat, slot: Slot) -> None:
-        """The process as the log knows it, in case the worker does not answer."""
-        process = slot.tenant.process
-        if process is not None and self._host.start_time(process.pid) == process.start_time:
-            seat.pid, seat.start_time = process.pid, process.start_time
+    def _recognise(self, seat: Seat) -> None:
+        """Who holds the lock, in case the worker does not answer."""
+        seat.pid = self._host.holder(seat.worker)
+        if seat.pid is not None:
+            seat.start_time = self._host.start_time(seat.pid)
 
     # --- a worker's life --------------------------------------------------------------
 

@@ -4,17 +4,16 @@ import base64
 import json
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from daemon.wire import data as d
 from daemon.wire.errors import Code, Fault, MlxdError
-from http_bridge.openai_chat import ChatReply, read_chat, read_data_url
-from http_bridge.plan import Plan
+from http_bridge.openai_chat import read_chat
+from http_bridge.plan import Plan, Requirement
 
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 HELLO = {"role": "user", "content": "Hello"}
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
@@ -95,6 +94,11 @@ def test_parameters_that_change_nothing_are_accepted() -> None:
             parallel_tool_calls=True,
             response_format={"type": "text"},
             tool_choice="auto",
+            modalities=["text"],
+            service_tier="auto",
+            safety_identifier="x",
+            prompt_cache_key="y",
+            priority="normal",
             stop=None,
             temperature=None,
             stream=None,
@@ -134,7 +138,8 @@ def test_parameters_that_change_nothing_are_accepted() -> None:
         ({"stop": ""}, "stop"),
         ({"stop": ["a", ""]}, "stop[1]"),
         ({"stop": ["x"] * 17}, "stop"),
-        ({"n": 2}, "n"),
+        ({"n": 17}, "n"),
+        ({"n": 0}, "n"),
         ({"n": True}, "n"),
         ({"presence_penalty": 3}, "presence_penalty"),
         ({"logit_bias": {"x": 1}}, "logit_bias"),
@@ -142,23 +147,40 @@ def test_parameters_that_change_nothing_are_accepted() -> None:
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"stream": True, "stream_options": {"zz": 1}}, "stream_options.zz"),
         ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": "sometimes"}, "tool_choice"),
         ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
-        ({"logprobs": True}, "logprobs"),
-        ({"top_logprobs": 2}, "top_logprobs"),
-        ({"store": True}, "store"),
-        ({"parallel_tool_calls": False}, "parallel_tool_calls"),
-        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        ({"tool_choice": {"type": "custom", "custom": {"name": "f"}}}, "tool_choice.type"),
+        ({"tools": [TOOL, TOOL]}, "tools[1]"),
+        ({"response_format": {"type": "grammar"}}, "response_format.type"),
         (
-            {"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]},
-            "tools[0].function.strict",
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "n"}}},
+            "response_format.json_schema.schema",
         ),
+        (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "n", "schema": {}},
+                }
+            },
+            "response_format.json_schema.schema",
+        ),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"store": True}, "store"),
+        ({"modalities": ["audio"]}, "modalities[0]"),
+        ({"service_tier": "priority"}, "service_tier"),
+        ({"priority": 3}, "priority"),
+        ({"reasoning_effort": "huge"}, "reasoning_effort"),
+        (
+            {"reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": True}},
+            "reasoning_effort",
+        ),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
         ({"keep_alive": "soon"}, "keep_alive"),
         ({"keep_alive": -1}, "keep_alive"),
         ({"keep_alive": "5m", "ttl": 5}, "ttl"),
         ({"ttl": -1}, "ttl"),
-        ({"reasoning_effort": "high"}, "reasoning_effort"),
         ({"zz": 1}, "zz"),
         ({"chat_template_kwargs": {"a": 10**30}}, "chat_template_kwargs"),
     ],
@@ -228,45 +250,66 @@ def test_a_conversation_keeps_its_order_and_parts() -> None:
 
 
 def test_tools_reach_the_template_as_they_were_written() -> None:
-    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-    assert read(tools=[tool]).generate.tools == (tool,)
-    assert read(tools=[tool]).needs == ("chat", "tools")
-    assert read(tools=[tool], tool_choice="none").generate.tools == ()
+    assert read(tools=[TOOL]).generate.tools == (TOOL,)
+    assert read(tools=[TOOL]).needs == ("chat", "tools")
+    assert read(tools=[TOOL]).requires == ()
+    assert read(tools=[TOOL], tool_choice="none").generate.tools == ()
+    assert read(parallel_tool_calls=False) == read()
 
 
-@pytest.mark.parametrize(
-    ("url", "said"),
-    [
-        ("https://example.org/a.png", "only data: URLs"),
-        ("http://127.0.0.1/a.png", "only data: URLs"),
-        ("file:///etc/passwd", "only data: URLs"),
-        ("/etc/passwd", "only data: URLs"),
-        ("data:image/png;base64", "only data: URLs"),
-        ("data:image/svg+xml;base64,AAAA", "'image/svg\\+xml' is not accepted"),
-        ("data:;base64,AAAA", "'no type' is not accepted"),
-        ("data:text/html,hello", "'text/html' is not accepted"),
-        ("data:image/png,hello", "has to be base64"),
-        ("data:image/png;base64,AAA", "not valid base64"),
-        ("data:image/png;base64,AA AA", "not valid base64"),
-        ("data:image/png;base64,\u00e4\u00e4\u00e4\u00e4", "not valid base64"),
-        ("data:image/png;base64,", "holds no bytes"),
-    ],
-)
-def test_other_pictures_are_refused(url: str, said: str) -> None:
-    part = {"type": "image_url", "image_url": {"url": url}}
-    message = {"role": "user", "content": [{"type": "text", "text": "?"}, part]}
-    with pytest.raises(MlxdError, match=said) as caught:
-        read(messages=[HELLO, message])
-    assert caught.value.fault.field == "messages[1].content[1].image_url.url"
+def needs(*pairs: tuple[str, str]) -> tuple[Requirement, ...]:
+    return tuple(Requirement(capability=capability, field=field) for capability, field in pairs)
+
+
+def test_a_choice_among_tools_needs_structured_output() -> None:
+    other = {"type": "function", "function": {"name": "g", "strict": True}}
+    plan = read(tools=[TOOL, other], tool_choice="required", parallel_tool_calls=False)
+    assert plan.generate.call_one_of == ("f", "g")
+    assert plan.generate.tool_calls_max == 1
+    assert plan.generate.strict_tools == ("g",)
+    assert plan.requires == needs(
+        ("structured", "tools[1].function.strict"),
+        ("structured", "tool_choice"),
+        ("structured", "parallel_tool_calls"),
+    )
+    named = {"type": "function", "function": {"name": "f"}}
+    plan = read(tools=[TOOL, other], tool_choice=named)
+    assert plan.generate.call_one_of == ("f",)
+
+
+def test_formats_need_structured_output() -> None:
+    plan = read(response_format={"type": "json_object"})
+    assert plan.generate.constraint == d.AnyJson()
+    assert plan.requires == needs(("structured", "response_format"))
+    schema = {"type": "object", "properties": {"b": {}, "a": {}}}
+    named = {"name": "n", "schema": schema, "strict": True, "description": "x"}
+    plan = read(response_format={"type": "json_schema", "json_schema": named})
+    assert plan.generate.constraint == d.JsonSchema(
+        schema=json.dumps(schema, separators=(",", ":")).encode()
+    )
+    assert plan.requires == needs(("structured", "response_format"))
+
+
+def test_effort_is_the_templates_affair() -> None:
+    plan = read(reasoning_effort="none", chat_template_kwargs={"x": 1})
+    assert plan.generate.template_kwargs == {"x": 1, "enable_thinking": False}
+    assert plan.requires == ()
+    plan = read(reasoning_effort="high")
+    assert plan.generate.template_kwargs == {"enable_thinking": True, "reasoning_effort": "high"}
+    assert plan.requires == needs(("reasoning_effort", "reasoning_effort"))
+    assert read(reasoning_effort="medium").requires == ()
+
+
+def test_priority_logprobs_and_choices() -> None:
+    assert read(priority="high").generate.priority == 1
+    assert read(priority="low").generate.priority == -1
+    assert read(priority="low").requires == needs(("priority", "priority"))
+    assert read(logprobs=True).generate.logprobs == 0
+    assert read(logprobs=True, top_logprobs=5).generate.logprobs == 5
+    assert read(n=3).choices == 3
 
 
 def test_pictures_belong_to_users() -> None:
     part = {"type": "image_url", "image_url": {"url": PNG_URL}}
     fault = refused(messages=[{"role": "system", "content": [part]}])
     assert fault.field == "messages[0].content[0].type"
-
-
-@given(st.binary(min_size=1), st.sampled_from(["png", "jpeg", "webp", "gif", "PNG"]))
-def test_a_data_url_gives_its_bytes_back(data: bytes, kind: str) -> None:
-    url = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    assert read_data_url(url, "url") == data

@@ -9,11 +9,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
+from prometheus_client import CollectorRegistry
 
 from daemon.wire import control as c
 from daemon.wire import data as d
 from daemon.wire.errors import Code, Fault, MlxdError
 from http_bridge.link import open_link
+from http_bridge.metrics import Metrics
 from http_bridge.openai_completions import CompletionReply, read_completion
 from http_bridge.serving import Serving
 from tests.fakes.daemon import FakeModel, Line, Report, Script, open_fake_daemon, says
@@ -303,7 +305,7 @@ async def test_stopping_waits_for_what_runs_and_refuses_what_comes(folder: Path)
         open_link(fake.control_socket) as link,
         anyio.create_task_group() as tasks,
     ):
-        serving = Serving(link)
+        serving = Serving(link, Metrics(CollectorRegistry()))
 
         async def ask() -> None:
             answers.append(await serving.answer(request, plan, reply))

@@ -296,6 +296,10 @@ class SimHost:
         process = self._files.get(worker)
         return process is not None and process.alive
 
+    def holder(self, worker: str) -> int | None:
+        process = self._files.get(worker)
+        return None if process is None else process.pid
+
     def workers(self) -> list[str]:
         return sorted(self._files)
 

@@ -1,0 +1,17 @@
+"""One module a topic; each gives one table."""
+
+from benchmarks.topics import http, idle, loads, log, prefix, service, soak
+
+TOPICS = {
+    "http": http.measure,
+    "service": service.measure,
+    "loads": loads.measure,
+    "prefix": prefix.measure,
+    "idle": idle.measure,
+    "log": log.measure,
+    "soak": soak.measure,
+}
+"""By name, in the order in which they run."""
+
+BY_REQUEST = frozenset({"soak"})
+"""Run only when named: it takes ten minutes and shows nothing that moves."""

@@ -1,0 +1,54 @@
+"""The event log: see ``bench_log``, which runs in a process of its own for its memory's sake."""
+
+import subprocess
+import sys
+
+import msgspec
+
+from benchmarks.bench import Bench, in_thread
+from benchmarks.bench_log import Report
+from benchmarks.figures import Row, Table, Target, spread
+from benchmarks.processes import child_environ
+
+
+async def measure(bench: Bench) -> Table:
+    """The table ``log``."""
+    records = bench.fewer(1_000_000, 20_000)
+    report = await in_thread(lambda: _report(bench, records))
+    rows = [
+        Row(
+            what=timing.what,
+            unit="s cpu",
+            ours=spread([timing.cpu_s]),
+            target=None
+            if timing.at_most_s is None or records < 1_000_000
+            else Target(at_most=timing.at_most_s, of="ours"),
+            note=f"{timing.wall_s:.3f} s wall",
+        )
+        for timing in report.timings
+    ]
+    rows.append(
+        Row(
+            what="append and sync one record",
+            unit="ms",
+            ours=spread([report.append_ms]),
+            beside="raw write and sync",
+            theirs=spread([report.raw_ms]),
+            ratio=spread([report.append_ms / report.raw_ms]),
+            note="medians of 200",
+        )
+    )
+    rows.append(Row(what="peak rss", unit="MB", ours=spread([report.peak_rss_mb])))
+    title = f"the event log, {report.records:,} records of {report.record_bytes:.0f} bytes"
+    return Table("log", title, tuple(rows), ("single measurements, files in the page cache",))
+
+
+def _report(bench: Bench, records: int) -> Report:
+    command = [sys.executable, "-m", "benchmarks.bench_log", "--records", str(records), "--json"]
+    done = subprocess.run(
+        [*command, "--folder", str(bench.folder)],
+        env=child_environ({}),
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    return msgspec.json.decode(done.stdout, type=Report)
