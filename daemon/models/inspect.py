@@ -74,7 +74,10 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
         path: The folder, absolute, links resolved.
         kind: Which engine serves it.
         capabilities: "text", "vision", "embeddings", "speech" or "transcription", and for
-            text and vision also "chat" (has a chat template), "tools", "thinking".
+            text and vision also what requests may ask of it: "chat" and "count_tokens" (has a
+            chat template), "tools", "thinking", "thinking_budget", "reasoning_effort" (the
+            template has that variable), "logprobs" and "structured" (has a tokenizer that can
+            be read token by token), "priority".
         architecture: The ``model_type``, or what stands for it where config.json has none.
         weights_bytes: What the loaded weights occupy.
         kv: The key-value cache that a token needs.
@@ -206,8 +209,12 @@ def _capabilities(folder: Path, files: dict[str, os.stat_result], kind: Kind) ->
     if any(all(marker in template for marker in markers) for markers in TOOL_MARKERS):
         found.append("tools")
     if any(marker in template for marker in THINK_MARKERS):
-        found.append("thinking")
-    return tuple(found)
+        found += ["thinking", "thinking_budget"]
+    if "reasoning_effort" in template:
+        found.append("reasoning_effort")
+    if "tokenizer.json" in files:
+        found += ["logprobs", "structured"]
+    return (*found, "count_tokens", "priority") if template else (*found, "priority")
 
 
 def _context_tokens(

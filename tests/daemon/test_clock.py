@@ -57,7 +57,7 @@ async def test_sleep_and_pressure_are_reported_once() -> None:
             done.set()
 
     def read() -> m.PressureLevel:
-        level = next(levels, "hard")
+        level: m.PressureLevel = next(levels, "hard")
         if level == "normal":
             hands.wall_s += 600  # the lid was closed for ten minutes
         return level

@@ -1,4 +1,4 @@
-"""A bridge in front of a scripted daemon, and the official client in front of the bridge."""
+"""A bridge in front of a scripted daemon, and the official clients in front of the bridge."""
 
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
+import anthropic
 import httpx2
 import openai
 import pytest
@@ -24,6 +25,9 @@ class Setup:
         self.fake = fake
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx2.AsyncClient(base_url=self.url, timeout=10)
+        self.anthropic = anthropic.AsyncAnthropic(
+            base_url=self.url, api_key="unused", max_retries=0, timeout=10
+        )
         self.sdk = openai.AsyncOpenAI(
             base_url=f"{self.url}/v1", api_key="unused", max_retries=0, timeout=10
         )
@@ -70,7 +74,7 @@ def open_setup(folder: Path) -> OpenSetup:
             ) as (_, port),
         ):
             setup = Setup(fake, port)
-            async with setup.http, setup.sdk:
+            async with setup.http, setup.sdk, setup.anthropic:
                 yield setup
 
     return opened

@@ -33,7 +33,7 @@ def refused(folder: Path, code: Code = Code.INCOMPATIBLE, **options: bool) -> Ml
 
 def test_a_text_model(tmp_path: Path) -> None:
     found = inspect_folder(write_folder(tmp_path))
-    assert (found.kind, found.capabilities, found.architecture) == ("text", ("text",), "llama")
+    assert (found.kind, found.capabilities, found.architecture) == ("text", ("text", "priority"), "llama")
     # 10·64 embeddings, and for 2 layers k and v of 32·64, 2 bytes each
     assert found.weights_bytes == 2 * (10 * 64 + 2 * 2 * 32 * 64)
     assert found.kv_token_bytes == 2 * 2 * 32 * 2
@@ -71,7 +71,7 @@ def test_gemma3_text_only_is_text(tmp_path: Path) -> None:
 
 def test_a_vision_model(tmp_path: Path) -> None:
     found = inspect_folder(write_folder(tmp_path, QWEN3_VL, VISION_TENSORS, PROCESSOR))
-    assert (found.kind, found.capabilities) == ("vision", ("text", "vision"))
+    assert (found.kind, found.capabilities) == ("vision", ("text", "vision", "priority"))
     assert found.context_tokens == 2048
     assert found.kv_token_bytes == 2 * 2 * 32 * 2  # the vision tower's k_proj caches nothing
 
@@ -135,11 +135,17 @@ def test_tasks_without_an_engine(tmp_path: Path, config: dict[str, Any], named: 
 def test_capabilities_come_from_the_chat_template(tmp_path: Path) -> None:
     template = "{% if tools %}<tool_call>{{ tool_call.name }}{% endif %}<think>"
     folder = write_folder(tmp_path, files={"chat_template.jinja": template})
-    assert inspect_folder(folder).capabilities == ("text", "chat", "tools", "thinking")
+    assert inspect_folder(folder).capabilities == (
+        *("text", "chat", "tools", "thinking", "thinking_budget"),
+        *("count_tokens", "priority"),
+    )
     (folder / "chat_template.jinja").unlink()
     listed = {"chat_template": [{"name": "default", "template": "<|tool_call_start|>"}]}
     write_folder(tmp_path, files={"tokenizer_config.json": listed})
-    assert inspect_folder(folder).capabilities == ("text", "chat", "tools")
+    assert inspect_folder(folder).capabilities == (
+        *("text", "chat", "tools"),
+        *("count_tokens", "priority"),
+    )
 
 
 def test_no_such_folder(tmp_path: Path) -> None:

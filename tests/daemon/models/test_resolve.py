@@ -226,7 +226,7 @@ def test_facts_for_the_pool(home: Home, tmp_path: Path) -> None:
         "name": "org/a",
         "path": str(folder.resolve()),
         "kind": "text",
-        "capabilities": ("text",),
+        "capabilities": ("text", "priority"),
         "weights_bytes": 17_664,
         "kv_token_bytes": 256,
         "context_tokens": 500,
