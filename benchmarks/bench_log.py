@@ -1,11 +1,12 @@
 """Times of the event log on this machine: append, sync, open, verify, replay, start-up.
 
-    python benchmarks/bench_log.py [--records 1000000] [--folder DIR]
+    python -m benchmarks.bench_log [--records 1000000] [--folder DIR] [--json]
 
-Prints one table. The log is built by the shipped code from a mix of events like a busy
-pool's. Its files are in the page cache, so what is timed is the work of one core; the
-last line is what no program in this language and format can go below: hashing and
-decoding the same lines in a loop that checks nothing.
+The topic ``log`` of ``python -m benchmarks``, in a process of its own. Prints one table. The
+log is built by the shipped code from a mix of events like a busy pool's. Its files are in the
+page cache, so what is timed is the work of one core; the last line is what no program in this
+language and format can go below: hashing and decoding the same lines in a loop that checks
+nothing.
 """
 
 import argparse
@@ -39,6 +40,38 @@ from daemon.pool.messages import (
 )
 
 NOW_MS = 1_790_000_000_000
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """One measurement; ``records`` is 0 where a rate says nothing."""
+
+    what: str
+    wall_s: float
+    cpu_s: float
+    records: int = 0
+    at_most_s: float | None = None
+
+    def __str__(self) -> str:
+        rate = f"{self.records / self.cpu_s:12,.0f} records/s" if self.records else ""
+        return f"{self.what:44} {self.wall_s:8.3f} s wall {self.cpu_s:8.3f} s cpu {rate}".rstrip()
+
+
+class Report(msgspec.Struct, frozen=True):
+    """Everything that was measured.
+
+    Attributes:
+        append_ms: Append, commit and sync one record, median.
+        raw_ms: The same bytes written and synced raw.
+        peak_rss_mb: Before the last two measurements.
+    """
+
+    records: int
+    record_bytes: float
+    segments: int
+    timings: tuple[Timing, ...]
+    append_ms: float
+    raw_ms: float
+    peak_rss_mb: float
 
 
 def story(number: int) -> tuple[Cause, tuple[DurableEvent, ...]]:
@@ -91,16 +124,13 @@ def build(folder: Path, records: int) -> None:
     log.close()
 
 
-def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Wall and processor seconds."""
+def timed(
+    what: str, work: Callable[[], object], records: int = 0, at_most_s: float | None = None
+) -> Timing:
     wall, cpu = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - wall, time.process_time() - cpu
-
-
-def line(what: str, seconds: tuple[float, float], records: int = 0) -> None:
-    rate = f"{records / seconds[1]:12,.0f} records/s" if records else ""
-    print(f"{what:44} {seconds[0]:8.3f} s wall {seconds[1]:8.3f} s cpu {rate}", flush=True)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return Timing(what, wall, cpu, records, at_most_s)
 
 
 def replay_all(folder: Path) -> None:
@@ -125,8 +155,8 @@ def start_up(folder: Path) -> None:
     log.close()
 
 
-def sync_ratio(folder: Path, rounds: int = 200) -> None:
-    """Append, commit and sync one record, beside the same bytes written and synced raw."""
+def sync_times(folder: Path, rounds: int = 200) -> tuple[float, float]:
+    """Append, commit and sync one record, and the same bytes written and synced raw: ms."""
     log, report = EventLog.open(folder, OsDisk())
     raw = OsDisk().open(folder.parent / "raw", "replace")
     ours: list[float] = []
@@ -143,11 +173,7 @@ def sync_ratio(folder: Path, rounds: int = 200) -> None:
         ours.append(middle - begin)
     log.close()
     raw.close()
-    ratio = statistics.median(ours) / statistics.median(theirs)
-    print(
-        f"append and sync one record, median of {rounds}: {statistics.median(ours) * 1e3:.3f} ms; "
-        f"raw write and sync: {statistics.median(theirs) * 1e3:.3f} ms; ratio {ratio:.2f}"
-    )
+    return statistics.median(ours) * 1e3, statistics.median(theirs) * 1e3
 
 
 def peak_rss_mb() -> float:
@@ -155,32 +181,53 @@ def peak_rss_mb() -> float:
     return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
+def measure(folder: Path, records: int) -> Report:
+    """Build a log in ``folder`` and time what is done with it."""
+    timings = [timed("build: append and commit", lambda: build(folder, records), records)]
+    sizes = [path.stat().st_size for path in folder.iterdir()]
+    timings += [
+        timed("verify: hash, order and decode", lambda: verify(OsDisk(), folder), records, 4.0),
+        timed("open (hash all) and replay", lambda: replay_all(folder), records, 4.0),
+    ]
+    log, _ = EventLog.open(folder, OsDisk())
+    log.write_snapshot(log.position, b"{}" * 10_000, 1)
+    recent = log.position.seq - 10
+    timings.append(timed("read_after a recent seq", lambda: list(log.read_after(recent))))
+    log.close()
+    timings.append(timed("start-up with a snapshot at the end", lambda: start_up(folder), 0, 0.3))
+    peak = peak_rss_mb()
+    timings.append(timed("floor: hash and decode, nothing else", lambda: floor(folder), records))
+    append_ms, raw_ms = sync_times(folder)
+    return Report(
+        records, sum(sizes) / records, len(sizes), tuple(timings), append_ms, raw_ms, peak
+    )
+
+
+def show(report: Report) -> None:
+    print(*report.timings, sep="\n")
+    print(f"{report.record_bytes:.0f} bytes a record, {report.segments} segments")
+    print(f"peak RSS before the floor: {report.peak_rss_mb:.1f} MB")
+    print(
+        f"append and sync one record: {report.append_ms:.3f} ms; raw write and sync: "
+        f"{report.raw_ms:.3f} ms; ratio {report.append_ms / report.raw_ms:.2f}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     base = Path(tempfile.mkdtemp(dir=arguments.folder, prefix="mlxd-bench-log-"))
-    folder, records = base / "events", arguments.records
     try:
-        line("build: append and commit", timed(lambda: build(folder, records)), records)
-        size = sum(path.stat().st_size for path in folder.iterdir())
-        print(
-            f"{'':44} {size / records:8.0f} bytes a record, {len(list(folder.iterdir()))} segments"
-        )
-        line("verify: hash, order and decode", timed(lambda: verify(OsDisk(), folder)), records)
-        line("open (hash all) and replay", timed(lambda: replay_all(folder)), records)
-        log, _ = EventLog.open(folder, OsDisk())
-        log.write_snapshot(log.position, b"{}" * 10_000, 1)
-        recent = log.position.seq - 10
-        line("read_after a recent seq", timed(lambda: list(log.read_after(recent))))
-        log.close()
-        line("start-up with a snapshot at the end", timed(lambda: start_up(folder)))
-        print(f"peak RSS so far: {peak_rss_mb():.1f} MB")
-        line("floor: hash and decode, nothing else", timed(lambda: floor(folder)), records)
-        sync_ratio(folder)
+        report = measure(base / "events", arguments.records)
     finally:
         shutil.rmtree(base)
+    if arguments.json:
+        sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
+    else:
+        show(report)
 
 
 if __name__ == "__main__":

@@ -59,11 +59,14 @@ async def _until_it_answers(bench: Bench, server: Server, process: Popen[bytes],
             await server.ask(user(bench.prompts(1)[0]), 4)
         except (OSError, BadAnswer) as error:
             if process.poll() is not None or time.monotonic() > deadline_s:
-                said = log.read_text("utf-8", "replace")[-4000:]
-                raise PeerFailed(f"{server.name}: {error}\n{said}") from error
+                raise PeerFailed(f"{server.name}: {error}\n{_last_words(log)}") from error
             await asyncio.sleep(0.2)
         else:
             return
+
+
+def _last_words(log: Path) -> str:
+    return log.read_text("utf-8", "replace")[-4000:]
 
 
 def _free_port() -> int:

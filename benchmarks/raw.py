@@ -36,8 +36,7 @@ class Raw:
         load_s: The part of that which ``mlx_lm.load`` took.
     """
 
-    def __init__(self, process: Popen[bytes], log: Path) -> None:
-        began_s = time.perf_counter()
+    def __init__(self, process: Popen[bytes], log: Path, began_s: float) -> None:
         self._process = process
         self._log = log
         loaded = msgspec.json.decode(self._line(), type=_Loaded)
@@ -74,5 +73,6 @@ def running_raw(bench: Bench, model: Path, *, stand_in: bool = False) -> Iterato
     command = [sys.executable, "-m", "benchmarks.raw_child", str(model)]
     log = bench.log_of("raw")
     environ = child_environ(bench.blas_env)
+    began_s = time.perf_counter()
     with started([*command, *(["--stand-in"] * stand_in)], log, environ, talks=True) as process:
-        yield Raw(process, log)
+        yield Raw(process, log, began_s)

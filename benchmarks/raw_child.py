@@ -55,7 +55,7 @@ def open_model(folder: str) -> Answer:
 
 def open_stand_in(folder: str) -> Answer:
     """The stand-in engine, stepped in a bare loop."""
-    from daemon.wire.data import Begin, ChatMessage, Delta, Generate, TextPart  # noqa: PLC0415
+    from daemon.wire.data import Begin, ChatMessage, Generate, TextPart  # noqa: PLC0415
     from tests.fakes.engine import FakeEngine  # noqa: PLC0415
 
     engine = FakeEngine()
@@ -79,7 +79,7 @@ def open_stand_in(folder: str) -> Answer:
         count = 0
         while engine.busy:
             for emission in engine.step():
-                count += sum(isinstance(frame, Delta) for frame in emission.frames)
+                count += emission.usage.completion_tokens if emission.usage else 0
         return count
 
     return answer

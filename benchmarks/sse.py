@@ -51,7 +51,8 @@ class Answer:
         first, *fields = head.decode("latin-1").split("\r\n")
         self.status = int(first.split(" ", 2)[1])
         headers = {
-            name.strip().lower(): value.strip() for name, _, value in (f.partition(":") for f in fields)
+            name.strip().lower(): value.strip()
+            for name, _, value in (f.partition(":") for f in fields)
         }
         self._chunked = "chunked" in headers.get("transfer-encoding", "").lower()
         if not self._chunked and "content-length" in headers:
@@ -165,7 +166,9 @@ def transcript(arrivals: Sequence[Arrival]) -> Transcript:
             texts_s.append(at_s)
             words += [_text(choice) for choice in chunk.choices]
     if usage is None or not texts_s:
-        raise BadAnswer(f"no text or no usage in {b''.join(data for _, data in arrivals)[-2000:]!r}")
+        raise BadAnswer(
+            f"no text or no usage in {b''.join(data for _, data in arrivals)[-2000:]!r}"
+        )
     cached = usage.prompt_tokens_details or _Cached()
     return Transcript(
         texts_s=tuple(texts_s),

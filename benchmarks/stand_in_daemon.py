@@ -24,7 +24,7 @@ def main() -> None:
     home = find_home(environ, sys.platform)
     settings = load_settings(home.config_file)
     launcher = replace(app.make_launcher(home, settings, environ), command=WORKER)
-    anyio.run(app.run, home, settings, launcher, app.read_machine(settings), _ready)
+    anyio.run(app.run, home, settings, launcher, app.read_machine(), _ready)
 
 
 def _ready(socket: Path) -> None:

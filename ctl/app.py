@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import msgspec
 
 from ctl.blocks import Block, harmless
 from ctl.plain import plain
 from daemon.wire.errors import Fault
+
+if TYPE_CHECKING:
+    from daemon.wire.paths import Home
 
 CLIENT: Final = "mlxctl"
 """Who asks, as the event log names it."""
@@ -32,8 +35,8 @@ class App:
         self._err = err
 
     @cached_property
-    def socket(self) -> str:
-        """The daemon's control socket.
+    def home(self) -> "Home":
+        """The places of this installation.
 
         Raises:
             MlxdError: ``invalid_request`` if the environment names no usable place.
@@ -42,7 +45,16 @@ class App:
 
         from daemon.wire.paths import find_home  # noqa: PLC0415
 
-        return str(find_home(self.environ, sys.platform).control_socket)
+        return find_home(self.environ, sys.platform)
+
+    @property
+    def socket(self) -> str:
+        """The daemon's control socket.
+
+        Raises:
+            MlxdError: ``invalid_request`` if the environment names no usable place.
+        """
+        return str(self.home.control_socket)
 
     @cached_property
     def out_is_terminal(self) -> bool:

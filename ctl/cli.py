@@ -15,8 +15,17 @@ VERBS: Final[dict[str, str]] = {
     "models": "ctl.verbs.models:models",
     "load": "ctl.verbs.load:load",
     "unload": "ctl.verbs.load:unload",
+    "evict": "ctl.verbs.care:evict",
+    "pin": "ctl.verbs.care:pin",
+    "unpin": "ctl.verbs.care:unpin",
+    "ttl": "ctl.verbs.care:ttl",
     "run": "ctl.verbs.run:run",
     "events": "ctl.verbs.events:events",
+    "unquarantine": "ctl.verbs.care:unquarantine",
+    "safe-mode": "ctl.verbs.service:safe_mode",
+    "config": "ctl.verbs.service:config",
+    "log": "ctl.verbs.log:log",
+    "detach": "ctl.verbs.service:detach",
     "version": "ctl.verbs.version:version",
 }
 """Verb -> module and command. A new verb is a file under ``verbs/`` and a line here."""

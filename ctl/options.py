@@ -1,5 +1,6 @@
 """Options that several verbs share, and the types that parse them."""
 
+import enum
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -45,7 +46,30 @@ class Duration(click.ParamType[float]):
             self.fail(error.fault.message, param, ctx)
 
 
+class Never(enum.Enum):
+    """ "never", where a time could stand."""
+
+    NEVER = "never"
+
+
+NEVER: Final = Never.NEVER
+
+
+class IdleTime(click.ParamType[float | Never]):
+    """Seconds, or "never"."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | Never:
+        if value in ("never", NEVER):
+            return NEVER
+        return DURATION.convert(value, param, ctx)
+
+
 DURATION: Final = Duration()
+IDLE_TIME: Final = IdleTime()
 
 
 def milliseconds(duration_s: float | None) -> int | None:

@@ -47,10 +47,31 @@ def ask(app: App, request: c.ControlRequest, expected: type[AnswerT]) -> AnswerT
             speaks another version, else what the daemon says.
     """
     with socket.socket(socket.AF_UNIX) as dialled:
-        # Both frames at once: a refused hello costs nothing, and an accepted one no turn.
-        payloads = _talk(app.socket, dialled, _hello() + encode_frame(request))
-        _welcomed(payloads, app.socket)
-        answer = _decoded(_answer, _next(payloads, app.socket))
+        return _expected(expected, _answers(app, dialled, request), app.socket)
+
+
+def ask_last(app: App, request: c.ControlRequest) -> None:
+    """Ask for something that ends the daemon; return once it has left the connection.
+
+    Raises:
+        MlxdError: As for :func:`ask`.
+    """
+    with socket.socket(socket.AF_UNIX) as dialled:
+        payloads = _answers(app, dialled, request)
+        _expected(c.Ok, payloads, app.socket)
+        for _ in payloads:
+            pass
+
+
+def _answers(app: App, dialled: socket.socket, request: c.ControlRequest) -> Iterator[bytes]:
+    # Both frames at once: a refused hello costs nothing, and an accepted one no turn.
+    payloads = _talk(app.socket, dialled, _hello() + encode_frame(request))
+    _welcomed(payloads, app.socket)
+    return payloads
+
+
+def _expected(expected: type[AnswerT], payloads: Iterator[bytes], path: str) -> AnswerT:
+    answer = _decoded(_answer, _next(payloads, path))
     if isinstance(answer, c.Failed):
         raise MlxdError.of(answer.fault)
     if not isinstance(answer, expected):

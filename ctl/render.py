@@ -175,5 +175,10 @@ def unloaded_line(answer: c.Unloaded) -> Line:
     return Line(f"{answer.model} is unloaded: {format_bytes(answer.freed_bytes)} freed")
 
 
+def evicted_line(answer: c.Unloaded) -> Line:
+    """What an eviction gave back."""
+    return Line(f"{answer.model} is evicted: {format_bytes(answer.freed_bytes)} freed")
+
+
 def _tokens(count: int) -> str:
     return f"{count:,}" if count else NONE

@@ -41,17 +41,20 @@ main.add_command(log_group, "log")
 
 
 @main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_obj
-def check(home: Home) -> None:
+def check(home: Home, as_json: bool) -> None:
     """Read the configuration and say whether it is right."""
+    file = home.config_file
     try:
-        home = find_home(os.environ, sys.platform)  # noqa: TID251
-        load_settings(home.config_file)
+        load_settings(file)
     except MlxdError as error:
         sys.exit(_fail(error))
-    click.echo(
-        f"{home.config_file} is fine" if home.config_file.exists() else "no config.toml: defaults"
-    )
+    exists = file.exists()
+    if as_json:
+        click.echo(json.dumps({"v": 1, "path": str(file), "exists": exists}))
+    else:
+        click.echo(f"{file} is fine" if exists else f"there is no {file}: all defaults")
 
 
 def _run() -> int:

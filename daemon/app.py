@@ -78,8 +78,10 @@ class Daemon(msgspec.Struct, frozen=True):
     async def stop(self, reason: str, *, detach: bool = False) -> None:
         """Refuse newcomers, let what runs end, unload, and record the end.
 
-        With ``detach`` nothing is unloaded: the next daemon adopts the workers.
+        With ``detach`` nothing is unloaded: the next daemon adopts the workers. So it is
+        when the log cannot be written: unloads could not be recorded.
         """
+        detach = detach or self.kernel.pool.read_only is not None
         _log.info("daemon.stopping", reason=reason, detach=detach)
         cause = m.Cause(command="detach" if detach else "stop")
         command = m.Detach(reason=reason) if detach else m.Stop(reason=reason)

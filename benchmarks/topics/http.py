@@ -40,9 +40,11 @@ async def measure(bench: Bench) -> Table:
     """The table ``http``."""
     rows: list[Row] = []
     notes = [
-        "tokens/s: all tokens by the wall time from the first request to the last byte, "
-        "prompts included, on both sides; in-process is stream_generate at 1 stream, "
-        "BatchGenerator without detokenizing at more",
+        (
+            "tokens/s: all tokens by the wall time from the first request to the last byte, "
+            "prompts included, on both sides; in-process is stream_generate at 1 stream, "
+            "BatchGenerator without detokenizing at more"
+        ),
         "every prompt is new, so that nobody's prefix cache helps",
         "cpu rows: over all rounds; /proc counts in steps of 10 ms",
         "client: processor time of this bench's own client a token, which shares the cores",
@@ -92,8 +94,11 @@ async def _servers(bench: Bench, subject: Subject) -> AsyncIterator[list[Server]
         )
         servers = [await service.loaded(name)]
         if subject.peers:
-            for running in (running_lm_server, running_vlm_server):
-                servers.append(await stack.enter_async_context(running(bench, subject.folder)))
+            folder = subject.folder
+            servers += [
+                await stack.enter_async_context(running_lm_server(bench, folder)),
+                await stack.enter_async_context(running_vlm_server(bench, folder)),
+            ]
         yield servers
 
 

@@ -5,6 +5,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 
 from benchmarks.bench import Bench, in_thread
 from benchmarks.figures import Rounds, Table
@@ -51,8 +52,7 @@ async def _measure_once(bench: Bench, service: Service, rounds: Rounds) -> None:
     await in_thread(lambda: _wall_ms(status, service))  # compiles what is not compiled yet
     count = bench.fewer(10, 3)
     for name, command in (("mlxctl", status), ("python", [sys.executable, "-c", "pass"])):
-        times = [await in_thread(lambda c=command: _wall_ms(c, service)) for _ in range(count)]
-        rounds.add(name, statistics.median(times))
+        rounds.add(name, await in_thread(partial(_median_wall_ms, command, service, count)))
 
 
 async def _idle_cpu(bench: Bench, pids: dict[str, int], rounds: Rounds) -> None:
@@ -62,6 +62,10 @@ async def _idle_cpu(bench: Bench, pids: dict[str, int], rounds: Rounds) -> None:
     await asyncio.sleep(window_s)
     for role, pid in pids.items():
         rounds.add(f"{role} cpu", (cpu_ms(pid) - before[role]) / window_s / 10)
+
+
+def _median_wall_ms(command: list[str], service: Service, count: int) -> float:
+    return statistics.median(_wall_ms(command, service) for _ in range(count))
 
 
 def _wall_ms(command: list[str], service: Service) -> float:

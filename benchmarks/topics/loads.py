@@ -83,7 +83,5 @@ def _rows(name: str, rounds: Rounds) -> list[Row]:
             ours=spread(extra),
             target=Target(at_most=EXTRA_S * 1000, of="ours"),
         ),
-        rounds.alone(
-            f"{name}: unload to process gone, memory back", "ms", "unload", at_most=500
-        ),
+        rounds.alone(f"{name}: unload to process gone, memory back", "ms", "unload", at_most=500),
     ]

@@ -51,9 +51,7 @@ def _turns(bench: Bench, name: str, server: Server, rounds: Rounds) -> Side:
         rounds.add(f"{server.name} first", first.ttft_ms)
         rounds.add(f"{server.name} second", second.ttft_ms)
         rounds.add(f"{server.name} prompt", first.said.prompt_tokens)
-        rounds.add(
-            f"{server.name} cached", second.said.cached_tokens / second.said.prompt_tokens
-        )
+        rounds.add(f"{server.name} cached", second.said.cached_tokens / second.said.prompt_tokens)
 
     return side
 

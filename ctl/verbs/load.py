@@ -2,19 +2,25 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from ctl.app import App
-from ctl.options import DURATION, json_option, milliseconds
+from ctl.naming import looks_like_folder, named
+from ctl.options import DURATION, IDLE_TIME, NEVER, Never, json_option, milliseconds
 from ctl.progress import MODES, Mode, shown_progress
+from daemon.wire import control as c
 from daemon.wire.errors import Code, MlxdError
+
+if TYPE_CHECKING:
+    from daemon.wire.client import Control
 
 _LOAD_EPILOG = """\b
 Examples:
   mlxctl load mlxd/glimpse
-  mlxctl load mlxd/glimpse --ttl 10m
+  mlxctl load mlxd/glimpse --ttl 10m      or "--ttl never"
   mlxctl load ./my-model                  registered as "my-model"
   mlxctl load ./my-model --name tuned --pin
   mlxctl load big-model --timeout 5m --progress json --json
@@ -61,11 +67,6 @@ def target_of(model: str, path: str | None, name: str | None, folder: Path) -> T
     return Target(name or Path(place).name, place)
 
 
-def looks_like_folder(model: str) -> bool:
-    """Whether MODEL is meant as a folder: names never begin like this."""
-    return model in {".", "..", "~"} or model.startswith(("/", "./", "../", "~/"))
-
-
 def _existing(given: str, folder: Path) -> str:
     # Not resolve(): the daemon reads the real path, and people know theirs.
     place = Path(os.path.normpath(folder / Path(given).expanduser()))
@@ -83,7 +84,9 @@ def _existing(given: str, folder: Path) -> str:
 @click.argument("model")
 @click.option("--path", metavar="FOLDER", help="Register FOLDER under the name MODEL and load it.")
 @click.option("--name", help="The name for MODEL if it is a folder.  [default: folder's name]")
-@click.option("--ttl", type=DURATION, help="Unload after this much idle time, e.g. 10m.")
+@click.option(
+    "--ttl", type=IDLE_TIME, help='Unload after this much idle time, e.g. 10m; or "never".'
+)
 @click.option("--pin", is_flag=True, help="Never evict it, never let it expire.")
 @click.option("--over-budget", is_flag=True, help="Load even if the memory budget says no.")
 @click.option("--timeout", type=DURATION, help="Give up after this time, e.g. 2m.")
@@ -97,7 +100,7 @@ def load(
     model: str,
     path: str | None,
     name: str | None,
-    ttl: float | None,
+    ttl: float | Never | None,
     pin: bool,
     over_budget: bool,
     timeout: float | None,
@@ -109,20 +112,25 @@ def load(
     from ctl.shapes import loaded_shape  # noqa: PLC0415
 
     target = target_of(model, path, name, Path.cwd())
+
+    async def ask(control: "Control") -> c.Loaded:
+        loaded = await control.load(
+            target.name,
+            path=target.path,
+            ttl_s=None if isinstance(ttl, Never) else ttl,
+            pin=pin,
+            over_budget=over_budget,
+            deadline_ms=milliseconds(timeout),
+            on_progress=on_progress,
+        )
+        if ttl is NEVER:
+            # The load itself cannot say so: there, no TTL means the configured one.
+            await control.set_ttl(loaded.model, None)
+        return loaded
+
     with shown_progress(app, progress) as on_progress:
         try:
-            answer = talk(
-                app,
-                lambda control: control.load(
-                    target.name,
-                    path=target.path,
-                    ttl_s=ttl,
-                    pin=pin,
-                    over_budget=over_budget,
-                    deadline_ms=milliseconds(timeout),
-                    on_progress=on_progress,
-                ),
-            )
+            answer = talk(app, ask)
         except MlxdError as error:
             raise _with_folder_hint(error, target, Path.cwd()) from error
     if app.as_json:
@@ -149,7 +157,8 @@ def unload(app: App, model: str) -> None:
     from ctl.render import unloaded_line  # noqa: PLC0415
     from ctl.shapes import unloaded_shape  # noqa: PLC0415
 
-    answer = talk(app, lambda control: control.unload(model))
+    name = named(app, model)
+    answer = talk(app, lambda control: control.unload(name))
     if app.as_json:
         app.show_json(unloaded_shape(answer))
     else:

@@ -38,7 +38,7 @@ def status_view(
         started_at_ms=facts.started_at_ms,
         now_ms=now_ms,
         seq=seq,
-        budget_bytes=pool.limits.budget_bytes,
+        budget_bytes=pool.budget_bytes,
         committed_bytes=committed_bytes(pool),
         memory_total_bytes=facts.memory_total_bytes,
         rss_bytes=rss_bytes,
@@ -65,7 +65,23 @@ def _warnings(pool: Pool, read_only: str | None) -> tuple[str, ...]:
         warnings.append(f"the event log cannot be written: {read_only}")
     if pool.stopping is not None:
         warnings.append(f"mlxd is shutting down ({pool.stopping})")
-    over_bytes = committed_bytes(pool) - pool.limits.budget_bytes
+    if pool.safe_mode_since_ms is not None:
+        warnings.append(
+            "safe mode after several unclean starts: nothing is preloaded or restored; "
+            "`mlxctl safe-mode clear` ends it"
+        )
+    if pool.pressure != "normal":
+        consequence = {"soft": "nothing new is loaded", "hard": "idle models are evicted"}
+        warnings.append(
+            f"the machine is short of memory ({pool.pressure}): {consequence[pool.pressure]}"
+        )
+    residue_bytes = pool.limits.budget_bytes - pool.budget_bytes
+    if residue_bytes > 0:
+        warnings.append(
+            f"{format_bytes(residue_bytes)} of ended workers are still wired; "
+            "restarting the machine gives them back"
+        )
+    over_bytes = committed_bytes(pool) - pool.budget_bytes
     if over_bytes > 0:
         warnings.append(f"models claim {format_bytes(over_bytes)} more than the budget")
     quarantined = [f.message for f in pool.failures.values() if f.quarantined]

@@ -63,7 +63,7 @@ class Bench:
             for frame in emission.frames:
                 match frame:
                     case Delta():
-                        assert frame.text or frame.reasoning or frame.tool_calls
+                        assert frame.text or frame.reasoning or frame.tool_calls or frame.logprobs
                         answer.deltas.append(frame)
                         count = frames_per_request.get(emission.request_id, 0)
                         frames_per_request[emission.request_id] = count + 1

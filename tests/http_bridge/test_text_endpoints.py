@@ -48,7 +48,11 @@ RICH = speaks(
 async def test_messages(open_setup: OpenSetup) -> None:
     async with open_setup(FakeModel("org/m", says("Par", "is."))) as setup:
         message = await setup.anthropic.messages.create(
-            model="org/m", max_tokens=9, messages=[TURN], system="Be brief.", temperature=0
+            model="org/m",
+            max_tokens=9,
+            messages=[TURN],
+            system="Be brief.",
+            extra_body={"temperature": 0},
         )
         await setup.fake.ledger.wait_for("release lease-1")
     assert message.id.startswith("msg_")
@@ -149,13 +153,15 @@ async def test_what_http_refuses_is_said_in_anthropics_words(open_setup: OpenSet
 async def test_a_failure_in_a_stream_is_an_error_event(open_setup: OpenSetup) -> None:
     fault = Fault(code=Code.LAGGED, message="too slow")
     model = FakeModel("m", speaks(d.Delta(text="a", tokens=1), d.Fail(fault=fault)))
+
+    async def listen(client: anthropic.AsyncAnthropic) -> None:
+        async with client.messages.stream(model="m", max_tokens=9, messages=[TURN]) as stream:
+            async for _ in stream:
+                pass
+
     async with open_setup(model) as setup:
         with pytest.raises(anthropic.APIStatusError) as caught:
-            async with setup.anthropic.messages.stream(
-                model="m", max_tokens=9, messages=[TURN]
-            ) as stream:
-                async for _ in stream:
-                    pass
+            await listen(setup.anthropic)
     assert caught.value.body == {
         "type": "error",
         "error": {"type": "api_error", "message": "too slow"},
@@ -245,13 +251,16 @@ async def test_one_failing_choice_fails_them_all(open_setup: OpenSetup, stream: 
             await line.send(d.Fail(fault=Fault(code=Code.WORKER_FAILED, message="gone")))
         await line.until_closed()
 
+    async def ask(client: openai.AsyncOpenAI) -> None:
+        answer: Any = await client.chat.completions.create(
+            model="m", messages=[HELLO], n=2, seed=0, stream=stream
+        )
+        async for _ in answer:
+            pass
+
     async with open_setup(FakeModel("m", one_fails)) as setup:
         with pytest.raises(openai.APIError, match="gone"):
-            answer: Any = await setup.sdk.chat.completions.create(
-                model="m", messages=[HELLO], n=2, seed=0, stream=stream
-            )
-            async for _ in answer:
-                pass
+            await ask(setup.sdk)
         await setup.fake.ledger.wait_for("worker closed lease-1", times=2)
         await setup.fake.ledger.wait_for("release lease-1")
 
@@ -284,3 +293,63 @@ async def test_a_workers_refusal_of_logprobs_is_a_400(open_setup: OpenSetup) -> 
             await setup.sdk.chat.completions.create(model="m", messages=[HELLO], logprobs=True)
     assert caught.value.param == "logprobs"
     assert setup.fake.requests[0].logprobs == 0
+
+
+# --- responses ------------------------------------------------------------------------------
+
+
+async def test_responses(open_setup: OpenSetup) -> None:
+    async with open_setup(FakeModel("org/m", says("Par", "is."))) as setup:
+        response = await setup.sdk.responses.create(
+            model="org/m", input="Capital?", instructions="Be brief.", max_output_tokens=9
+        )
+        with pytest.raises(openai.BadRequestError, match="whole conversation") as caught:
+            await setup.sdk.responses.create(
+                model="org/m", input="x", previous_response_id=response.id
+            )
+    assert response.output_text == "Paris."
+    assert (response.model, response.status) == ("org/m", "completed")
+    assert response.id == setup.fake.requests[0].request
+    assert caught.value.param == "previous_response_id"
+
+
+async def test_responses_are_streamed_and_can_be_sent_back(open_setup: OpenSetup) -> None:
+    tools: Any = [{"type": "function", "name": "get", "parameters": {}, "strict": False}]
+    async with open_setup(FakeModel("m", RICH)) as setup:
+        async with setup.sdk.responses.stream(model="m", input="Hi", tools=tools) as stream:
+            kinds = [event.type async for event in stream]
+            response = await stream.get_final_response()
+        history: list[Any] = [{"role": "user", "content": "Hi"}]
+        history += [item.model_dump(exclude_none=True) for item in response.output]
+        for item in history:
+            item.pop("parsed_arguments", None)
+            for part in item["content"] if isinstance(item.get("content"), list) else ():
+                part.pop("parsed", None)
+        history.append({"type": "function_call_output", "call_id": "t1", "output": "1"})
+        await setup.sdk.responses.create(model="m", input=history, tools=tools)
+    assert kinds[0] == "response.created"
+    assert kinds[-1] == "response.completed"
+    assert kinds.count("response.output_text.delta") == 2
+    assert [item.type for item in response.output] == ["reasoning", "message", "function_call"]
+    messages = setup.fake.requests[1].messages
+    assert messages is not None
+    assert messages[1:] == (
+        d.ChatMessage(
+            role="assistant",
+            parts=(d.TextPart(text="Let me see."),),
+            reasoning="hm",
+            tool_calls=(d.ToolCall(id="t1", name="get", arguments='{"n":1}'),),
+        ),
+        d.ChatMessage(role="tool", tool_call_id="t1", parts=(d.TextPart(text="1"),)),
+    )
+
+
+async def test_a_failed_response_says_so_last(open_setup: OpenSetup) -> None:
+    fault = Fault(code=Code.WORKER_FAILED, message="gone")
+    model = FakeModel("m", speaks(d.Delta(text="a", tokens=1), d.Fail(fault=fault)))
+    async with open_setup(model) as setup:
+        stream = await setup.sdk.responses.create(model="m", input="Hi", stream=True)
+        found = [event async for event in stream]
+    assert found[-1].type == "response.failed"
+    assert found[-1].response.error is not None
+    assert found[-1].response.error.message == "gone (worker_failed)"

@@ -30,6 +30,7 @@ class Guide(msgspec.Struct, frozen=True):
 
     Attributes:
         grammar: In llguidance's form.
+        grammar_after_thinking: The same, with the empty lines that models put there.
         trigger: The grammar begins behind these tokens, each time they come, and all other
             text is free; empty if the grammar is all there is.
         think_start, think_end: The model's markers, as tokens; thinking is free.
@@ -37,6 +38,7 @@ class Guide(msgspec.Struct, frozen=True):
     """
 
     grammar: str
+    grammar_after_thinking: str
     trigger: tuple[int, ...] = ()
     think_start: tuple[int, ...] = ()
     think_end: tuple[int, ...] = ()
@@ -98,21 +100,32 @@ def make_guide(
     _known_tokenizer(vocabulary)
     think_start = tuple(tokenizer.think_start_tokens or ()) if tokenizer.has_thinking else ()
     think_end = tuple(tokenizer.think_end_tokens or ()) if tokenizer.has_thinking else ()
-    trigger: tuple[int, ...] = ()
-    if request.call_one_of:
-        start = "start: blank? call (blank call)*"
-    elif request.constraint is not None and request.tools:
-        start = "start: blank? document | blank? call (blank call)*"
-    elif request.constraint is not None:
-        start = "start: blank? document" if think_end else "start: document"
-    else:
-        start, trigger = "start: body", _opening(tokenizer)
-    rules = [start, 'blank: "\\n" | "\\n\\n"', *_document_rule(request, vocabulary)]
+    rules = ['blank: "\\n" | "\\n\\n"', *_document_rule(request, vocabulary)]
     if request.tools:
         rules += _call_rules(request, tokenizer, vocabulary)
-    grammar = LLMatcher.grammar_from_lark("\n".join(rules))
+    forced = request.constraint is not None or bool(request.call_one_of)
+    start = _start(request) if forced else "body"
+    grammar, after = ("\n".join([line, *rules]) for line in _starts(start))
     _check(grammar, vocabulary, "constraint" if request.constraint is not None else "tools")
-    return Guide(grammar, trigger, think_start, think_end, thinking)
+    return Guide(
+        grammar=LLMatcher.grammar_from_lark(grammar),
+        grammar_after_thinking=LLMatcher.grammar_from_lark(after),
+        trigger=() if forced else _opening(tokenizer),
+        think_start=think_start,
+        think_end=think_end,
+        thinking=thinking,
+    )
+
+
+def _start(request: Generate) -> str:
+    """What the whole visible answer is."""
+    if request.call_one_of:
+        return "call (blank call)*"
+    return "document | call (blank call)*" if request.tools else "document"
+
+
+def _starts(start: str) -> tuple[str, str]:
+    return f"start: {start}", f"start: blank? whole\nwhole: {start}"
 
 
 def _known_tokenizer(vocabulary: Vocabulary) -> None:
@@ -126,7 +139,7 @@ def _known_tokenizer(vocabulary: Vocabulary) -> None:
 
 
 def _check(grammar: str, vocabulary: Vocabulary, field: str) -> None:
-    error = LLMatcher.validate_grammar(grammar, vocabulary.tokens)
+    error = LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(grammar), vocabulary.tokens)
     if error:
         raise invalid(f"this cannot be constrained: {error}", field)
 
@@ -289,7 +302,9 @@ class Guard:
         if self._waits_for == self._guide.think_end and self._guide.trigger:
             self._waits_for = self._guide.trigger
         else:
-            self._waits_for, self._matcher, self._untouched = (), self._new_matcher(), False
+            thought = self._waits_for == self._guide.think_end
+            self._waits_for, self._untouched = (), False
+            self._matcher = self._new_matcher(thought=thought)
 
     def _opens_thinking(self, token: int) -> bool:
         return self._guide.think_start[:1] == (token,)
@@ -305,8 +320,10 @@ class Guard:
             allowed = mx.pad(allowed, [(0, 0), (0, size - allowed.shape[1])])
         return allowed
 
-    def _new_matcher(self) -> Any:
-        return LLMatcher(self._vocabulary.tokens, self._guide.grammar)
+    def _new_matcher(self, *, thought: bool = False) -> Any:
+        guide = self._guide
+        grammar = guide.grammar_after_thinking if thought else guide.grammar
+        return LLMatcher(self._vocabulary.tokens, grammar)
 
     def _note_error(self) -> None:
         if self._matcher.is_error():

@@ -204,3 +204,17 @@ async def test_unload_of_a_model_in_use(mlxctl: Ctl) -> None:
         ended = await mlxctl("unload", "tiny")
 
     assert (ended.code, ended.err) == (6, "mlxctl: tiny is in use by mlx-bridge\n")
+
+
+@pytest.mark.anyio
+async def test_a_load_that_never_expires(mlxctl: Ctl) -> None:
+    script: dict[type[c.Request], Part] = {
+        c.LoadModel: says(c.Loaded(id=0, model="tiny", worker="w", load_ms=1, measured_bytes=1)),
+        c.SetTtl: says(c.Ok(id=0)),
+    }
+    async with open_scripted_control(mlxctl.socket, script) as daemon:
+        ended = await mlxctl("load", "fast", "--ttl", "never")
+
+    assert ended.code == 0, ended.err
+    assert daemon.only(c.LoadModel).ttl_s is None
+    assert (daemon.only(c.SetTtl).model, daemon.only(c.SetTtl).ttl_s) == ("tiny", None)

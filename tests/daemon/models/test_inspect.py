@@ -33,7 +33,11 @@ def refused(folder: Path, code: Code = Code.INCOMPATIBLE, **options: bool) -> Ml
 
 def test_a_text_model(tmp_path: Path) -> None:
     found = inspect_folder(write_folder(tmp_path))
-    assert (found.kind, found.capabilities, found.architecture) == ("text", ("text", "priority"), "llama")
+    assert (found.kind, found.capabilities, found.architecture) == (
+        "text",
+        ("text", "priority"),
+        "llama",
+    )
     # 10·64 embeddings, and for 2 layers k and v of 32·64, 2 bytes each
     assert found.weights_bytes == 2 * (10 * 64 + 2 * 2 * 32 * 64)
     assert found.kv_token_bytes == 2 * 2 * 32 * 2
@@ -146,6 +150,15 @@ def test_capabilities_come_from_the_chat_template(tmp_path: Path) -> None:
         *("text", "chat", "tools"),
         *("count_tokens", "priority"),
     )
+
+
+def test_a_tokenizer_that_can_be_read_allows_more(tmp_path: Path) -> None:
+    folder = write_folder(
+        tmp_path, files={"tokenizer.json": {}, "chat_template.jinja": "{{ reasoning_effort }}"}
+    )
+    found = inspect_folder(folder).capabilities
+    assert {"logprobs", "structured", "reasoning_effort"} <= set(found)
+    assert "thinking_budget" not in found
 
 
 def test_no_such_folder(tmp_path: Path) -> None:

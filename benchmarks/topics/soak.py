@@ -1,0 +1,96 @@
+"""256 idle keep-alive clients and 16 streams for ten minutes: nothing lost, nothing grown."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from benchmarks.bench import Bench
+from benchmarks.client import Server
+from benchmarks.figures import Rounds, Table
+from benchmarks.processes import rss_mb
+from benchmarks.service import running_service
+from benchmarks.sse import Answer, BadAnswer
+
+CLIENTS = 256
+STREAMS = 16
+ASK_EVERY_S = 30.0
+"""How often an idle client uses its connection."""
+
+
+async def measure(bench: Bench) -> Table:
+    """The table ``soak``."""
+    rounds = Rounds()
+    with running_service(bench, {"toy": bench.toy()}) as service:
+        server = await service.loaded("toy")
+        await server.ask_all(bench.prompts(STREAMS), 64)
+        async with AsyncExitStack() as stack:
+            idlers = [await stack.enter_async_context(_idler(server)) for _ in range(CLIENTS)]
+            before = {role: rss_mb(pid) for role, pid in server.pids.items()}
+            end_s = time.monotonic() + bench.soak_s
+            async with asyncio.TaskGroup() as group:
+                uses = [group.create_task(idler.use_until(end_s)) for idler in idlers]
+                streams = group.create_task(_stream_until(bench, server, end_s))
+            rounds.add("lost", sum(task.result() for task in uses))
+            rounds.add("answers", streams.result())
+            for role, pid in server.pids.items():
+                rounds.add(role, rss_mb(pid) - before[role])
+    rows = (
+        rounds.alone(f"of {CLIENTS} keep-alive clients, lost", "clients", "lost", at_most=0),
+        rounds.alone(f"answers of {STREAMS} streams, all complete", "answers", "answers"),
+        *(rounds.alone(f"{role} rss, growth", "MB", role, at_most=20) for role in server.pids),
+    )
+    title = f"{CLIENTS} keep-alive clients and {STREAMS} streams for {bench.soak_s:.0f} s"
+    return Table("soak", title, rows)
+
+
+class _Idler:
+    """A connection that is used now and then."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def use(self) -> None:
+        """Ask for the models on the connection that there is.
+
+        Raises:
+            BadAnswer: The status is not 200, or the connection has ended.
+        """
+        self._writer.write(b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        answer = Answer()
+        while not answer.ended:
+            data = await self._reader.read(65_536)
+            if not data:
+                raise BadAnswer("the connection ended")
+            answer.feed(data)
+        if answer.status != 200:
+            raise BadAnswer(f"status {answer.status}")
+
+    async def use_until(self, end_s: float) -> int:
+        """Use the connection every 30 s and once at the end; 1 if it was lost, else 0."""
+        try:
+            while (left_s := end_s - time.monotonic()) > 0:
+                await self.use()
+                await asyncio.sleep(min(ASK_EVERY_S, left_s))
+            await self.use()
+        except (OSError, BadAnswer):
+            return 1
+        return 0
+
+
+@asynccontextmanager
+async def _idler(server: Server) -> AsyncIterator[_Idler]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        yield _Idler(reader, writer)
+    finally:
+        writer.close()
+
+
+async def _stream_until(bench: Bench, server: Server, end_s: float) -> int:
+    """Sixteen streams at a time, every one to its end; how many there were."""
+    answers = 0
+    while time.monotonic() < end_s:
+        answers += len(await server.ask_all(bench.prompts(STREAMS), 128))
+    return answers

@@ -1,0 +1,35 @@
+"""The pool in the words that people read."""
+
+from msgspec.structs import replace
+
+from daemon.pool.state import Limits, Pool, Residue
+from daemon.server.views import Facts, status_view
+from daemon.wire.control import StatusView
+
+FACTS = Facts(version="1", pid=1, started_at_ms=0, home="/h", memory_total_bytes=10**10)
+POOL = Pool(limits=Limits(budget_bytes=10**10))
+
+
+def view(pool: Pool, read_only: str | None = None) -> StatusView:
+    return status_view(1, pool, FACTS, now_ms=1, seq=7, rss_bytes=1, read_only=read_only)
+
+
+def test_a_pool_that_is_well_says_nothing() -> None:
+    shown = view(POOL)
+    assert shown.warnings == ()
+    assert (shown.seq, shown.budget_bytes, shown.stopping) == (7, 10**10, False)
+
+
+def test_what_is_not_well_is_said_with_what_follows() -> None:
+    pool = replace(
+        POOL,
+        safe_mode_since_ms=5,
+        pressure="hard",
+        stopping="SIGTERM",
+        residues={"w1": Residue(residue_bytes=3 * 10**9, boot_id="b")},
+    )
+    said = "\n".join(view(pool, read_only="no space").warnings)
+    for words in ("no space", "SIGTERM", "mlxctl safe-mode clear", "idle models are evicted"):
+        assert words in said
+    assert "3.00 GB" in said or "3 GB" in said
+    assert view(pool).budget_bytes == 7 * 10**9
