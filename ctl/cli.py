@@ -20,6 +20,7 @@ VERBS: Final[dict[str, str]] = {
     "unpin": "ctl.verbs.care:unpin",
     "ttl": "ctl.verbs.care:ttl",
     "run": "ctl.verbs.run:run",
+    "why": "ctl.verbs.why:why",
     "events": "ctl.verbs.events:events",
     "unquarantine": "ctl.verbs.care:unquarantine",
     "safe-mode": "ctl.verbs.service:safe_mode",

@@ -11,6 +11,7 @@ from ctl.timeline import Timeline
 from daemon.wire import control as c
 from daemon.wire.client import Control
 from daemon.wire.errors import Code, MlxdError
+from daemon.wire.moments import parse_moment_ms
 
 
 class Range(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,12 +19,14 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         after: Every record after this seq; None takes the ``last`` ones.
-        last: How many records from the end, counted after filtering.
+        since: Only records since this moment, as people write it.
+        last: How many records from the end, counted after filtering; None takes all.
         follow: Go on with what comes.
     """
 
     after: int | None
-    last: int
+    since: str | None
+    last: int | None
     follow: bool
 
 
@@ -32,13 +35,17 @@ async def show_events(app: App, control: Control, span: Range, wanted: Filter) -
 
     Raises:
         MlxdError: ``lagged`` if the daemon outran this program; it names where to go on.
+            ``invalid_request`` if ``span.since`` is no moment.
     """
     status = await control.status()
+    if span.since is not None:
+        since_ms = parse_moment_ms(span.since, status.now_ms)
+        wanted = msgspec.structs.replace(wanted, since_ms=since_ms)
     names = ModelNames({model.worker: model.name for model in status.models})
     printer = _Printer(app, wanted, names)
-    if span.after is not None:
+    if span.after is not None or span.last is None:
         printer.print([])
-        await _print_all(control, span.after, span.follow, printer)
+        await _print_all(control, span.after or 0, span.follow, printer)
         return
     # Only a filter can make it necessary to read more than is shown.
     start = 0 if wanted.narrow else max(0, status.seq - span.last)
@@ -89,7 +96,7 @@ async def _print_all(control: Control, after: int, follow: bool, printer: _Print
                 if shown is not None:
                     printer.print([shown])
             elif isinstance(answer, c.WatchEnded):
-                _check_end(answer)
+                check_end(answer)
 
 
 async def _gather(control: Control, after: int, printer: _Printer, held: "deque[_Shown]") -> int:
@@ -107,11 +114,12 @@ async def _gather(control: Control, after: int, printer: _Printer, held: "deque[
                 if shown is not None:
                     held.append(shown)
             elif isinstance(answer, c.WatchEnded):
-                _check_end(answer)
+                check_end(answer)
     return seq
 
 
-def _check_end(answer: c.WatchEnded) -> None:
+def check_end(answer: c.WatchEnded) -> None:
+    """Raise ``lagged`` where the daemon says that it ended a watch for that."""
     if answer.reason == "lagged":
         raise MlxdError(
             Code.LAGGED,

@@ -177,7 +177,7 @@ def delta_event(segment: d.Segment, *, first: bool) -> bytes:
 
 def done_event(heard: Transcription) -> bytes:
     """The event that ends a stream."""
-    return _event({"type": "transcript.text.done", "text": heard.text, "usage": _usage(heard)})
+    return _event({"type": "transcript.text.done", "text": heard.text})
 
 
 def failure_event(fault: Fault) -> bytes:

@@ -9,6 +9,7 @@ _EPILOG = """\b
 Examples:
   mlxctl events                           the last 20 records
   mlxctl events -f                        and then what happens, live
+  mlxctl events --since 2h                or "14:30", "2026-09-21 14:30"
   mlxctl events --after 0 --type 'load.*'
   mlxctl events --model mlxd/glimpse -n 5
   mlxctl events --after 0 --json > copy.jsonl
@@ -21,6 +22,7 @@ Examples:
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens next, until Ctrl-C.")
 @click.option("-n", "--last", type=click.IntRange(min=0), help="How many records.  [default: 20]")
 @click.option("--after", type=click.IntRange(min=0), metavar="SEQ", help="All after this record.")
+@click.option("--since", metavar="TIME", help="All since then: 2h, 14:30, 2026-09-21 …")
 @click.option("--type", "type_glob", metavar="GLOB", help="Only such events, e.g. 'load.*'.")
 @click.option("--model", "model_glob", metavar="NAME", help="Only this model's (may be a glob).")
 @json_option
@@ -30,17 +32,22 @@ def events(
     follow: bool,
     last: int | None,
     after: int | None,
+    since: str | None,
     type_glob: str | None,
     model_glob: str | None,
 ) -> None:
     """Show the event log: what happened, and what caused it."""
     if last is not None and after is not None:
         raise click.UsageError("--last and --after exclude each other")
+    if since is not None and after is not None:
+        raise click.UsageError("--since and --after exclude each other")
     from ctl.connect import talk  # noqa: PLC0415
     from ctl.follow import Range, show_events  # noqa: PLC0415
     from ctl.record import Filter  # noqa: PLC0415
 
-    span = Range(after=after, last=20 if last is None else last, follow=follow)
+    if last is None and since is None:
+        last = 20
+    span = Range(after=after, since=since, last=last, follow=follow)
     wanted = Filter(type=type_glob, model=model_glob)
     try:
         talk(app, lambda control: show_events(app, control, span, wanted))

@@ -1,6 +1,5 @@
 """What a model claims of memory, and the arithmetic in words."""
 
-import sys
 from typing import Final
 
 import msgspec
@@ -69,9 +68,10 @@ def unmovable_bytes(pool: Pool, wanted: Model) -> int:
 
 def never_fits(pool: Pool, option: Option, *, over_budget: bool = False) -> str | None:
     """Why ``option`` can never fit as things are configured and pinned; None if it can."""
-    if _pinned_workers(pool, option.model) >= (pool.limits.workers_max or sys.maxsize):
+    workers_max = pool.limits.workers_max
+    if workers_max is not None and _pinned_workers(pool, option.model) >= workers_max:
         return (
-            f"all {pool.limits.workers_max} places for models are taken by pinned ones; "
+            f"all {workers_max} places for models are taken by pinned ones; "
             "unpin one, or raise pool.workers_max"
         )
     if over_budget:

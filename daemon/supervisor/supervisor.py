@@ -253,7 +253,7 @@ class Supervisor:
 
     def _count(self, seat: Seat, report: d.UsageReport) -> None:
         if seat.usage is None:
-            seat.usage = Usage(self._now_ms())
+            seat.usage = Usage(min(self._now_ms(), report.started_at_ms))
             self._tasks.start_soon(self._flush_later, seat)
         seat.usage.add(report)
 

@@ -30,4 +30,11 @@ def _vision() -> Engine:
     return VisionEngine()
 
 
-REGISTRY: Final[Registry] = {"text": _text, "vision": _vision}
+def _embeddings() -> Engine:
+    leave_memory_unwired()
+    from daemon.worker.engines.embeddings import EmbeddingsEngine  # noqa: PLC0415
+
+    return EmbeddingsEngine()
+
+
+REGISTRY: Final[Registry] = {"text": _text, "vision": _vision, "embeddings": _embeddings}

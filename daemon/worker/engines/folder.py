@@ -16,8 +16,11 @@ _HEADER_BYTES_MAX: Final = 100_000_000
 """The safetensors format's own bound on its header."""
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path, *, typed: bool = True) -> dict[str, Any]:
     """The folder's ``config.json``, after everything that can be checked was checked.
+
+    Args:
+        typed: Whether a ``model_type`` must be in it; some audio models have none.
 
     Raises:
         LoadRefused: ``incompatible``, naming the file and what is wrong with it.
@@ -25,7 +28,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / "config.json")
     if config is None:
         raise _incompatible(folder / "config.json", "is missing; is this a model folder?")
-    if not isinstance(config.get("model_type"), str):
+    if typed and not isinstance(config.get("model_type"), str):
         raise _incompatible(folder / "config.json", 'has no "model_type"')
     if config.get("model_file") is not None:
         raise _incompatible(

@@ -6,12 +6,12 @@ import pytest
 
 from daemon.wire import control as c
 from tests.ctl.conftest import Ctl
-from tests.ctl.views import LINES, resident, status
+from tests.ctl.views import LINES, NOW_MS, resident, status
 from tests.fakes.control import Asked, Part, open_scripted_control, says
 
 pytestmark = pytest.mark.anyio
 
-WORKERS = status(seq=4, models=(resident(name="mlxd/glimpse", worker="w1"),))
+WORKERS = status(seq=4, now_ms=NOW_MS + 2_000, models=(resident(name="mlxd/glimpse", worker="w1"),))
 
 
 def log(*lines: str, then: tuple[str, ...] = ()) -> dict[type[c.Request], Part]:
@@ -68,6 +68,10 @@ async def test_json_is_the_log_byte_for_byte(mlxctl: Ctl) -> None:
         (["--type", "load.started", "-n", "1"], [2]),
         (["--model", "mlxd/glimpse"], [2, 3, 4]),
         (["--after", "2", "--type", "load.*"], [4]),
+        (["--since", "2026-09-21 14:13:21"], [2, 3, 4]),
+        (["--since", "2026-09-21T14:13:22Z"], [4]),
+        (["--since", "1h", "-n", "2"], [3, 4]),
+        (["--since", "1h", "--type", "load.*"], [2, 4]),
     ],
 )
 async def test_which_records(mlxctl: Ctl, arguments: list[str], seqs: list[int]) -> None:
@@ -118,3 +122,11 @@ async def test_last_and_after_exclude_each_other(mlxctl: Ctl) -> None:
         "mlxctl: --last and --after exclude each other\n"
         "  hint: mlxctl events --help shows the usage\n"
     )
+
+
+async def test_a_moment_that_is_none(mlxctl: Ctl) -> None:
+    async with open_scripted_control(mlxctl.socket, log(*LINES)):
+        ended = await mlxctl("events", "--since", "soon")
+
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("mlxctl: 'soon' is not a moment; write a time ago")
