@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 END_TIMEOUT_S = 70.0
@@ -47,9 +47,6 @@ def started(
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """Have a child gone."""
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            stream.close()
     if process.poll() is None:
         process.terminate()
     try:
@@ -57,6 +54,11 @@ def end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    # Last: a thread that still reads holds the stream's lock until the child has ended.
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with suppress(BrokenPipeError):
+                stream.close()
 
 
 def cpu_ms(pid: int) -> float:

@@ -12,6 +12,7 @@ import anyio
 from msgspec.structs import replace
 
 from daemon import app
+from daemon.wire.logs import set_up_logging
 from daemon.wire.paths import find_home
 from daemon.wire.settings import load_settings
 
@@ -20,6 +21,7 @@ WORKER = (sys.executable, "-I", "-m", "benchmarks.stand_in_worker")
 
 def main() -> None:
     """Serve until SIGTERM, as ``mlxd`` does."""
+    set_up_logging()
     environ = dict(os.environ)
     home = find_home(environ, sys.platform)
     settings = load_settings(home.config_file)

@@ -22,6 +22,7 @@ VERBS: Final[dict[str, str]] = {
     "run": "ctl.verbs.run:run",
     "why": "ctl.verbs.why:why",
     "events": "ctl.verbs.events:events",
+    "usage": "ctl.verbs.usage:usage",
     "unquarantine": "ctl.verbs.care:unquarantine",
     "safe-mode": "ctl.verbs.service:safe_mode",
     "config": "ctl.verbs.service:config",

@@ -1,7 +1,7 @@
 """Reading the event log through the daemon: a stretch of it, then what comes."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
@@ -116,6 +116,20 @@ async def _gather(control: Control, after: int, printer: _Printer, held: "deque[
             elif isinstance(answer, c.WatchEnded):
                 check_end(answer)
     return seq
+
+
+async def read_log(control: Control) -> AsyncIterator[Record]:
+    """Every record of the log, from the first to the last there is now.
+
+    Raises:
+        MlxdError: ``lagged`` if the log came faster than it could be read.
+    """
+    async with control.watch(0, follow=False) as answers:
+        async for answer in answers:
+            if isinstance(answer, c.LogRecord):
+                yield read_record(answer.line)
+            elif isinstance(answer, c.WatchEnded):
+                check_end(answer)
 
 
 def check_end(answer: c.WatchEnded) -> None:

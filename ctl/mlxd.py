@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from ctl.app import App
-from daemon.wire.errors import HANDLING, Code, Fault
+from daemon.wire.errors import HANDLING, Code, Fault, MlxdError
 
 _CODES: Final = {
     HANDLING[code].exit_code: code
@@ -53,6 +53,18 @@ def pass_through(app: App, *arguments: str) -> int:
     if done.fault is not None:
         app.fail(done.fault)
     return done.code
+
+
+def result_of(app: App, *arguments: str) -> str:
+    """What ``mlxd`` prints.
+
+    Raises:
+        MlxdError: It failed; the code is the one of its exit code.
+    """
+    done = run_mlxd(app, *arguments)
+    if done.fault is not None:
+        raise MlxdError.of(done.fault)
+    return done.out
 
 
 def _fault(code: int, said: str) -> Fault:

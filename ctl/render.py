@@ -1,5 +1,6 @@
 """Answers of the daemon as pages for people. Pure: no terminal, no clock, no colour."""
 
+from datetime import UTC, datetime, tzinfo
 from typing import Final
 
 from ctl.blocks import Block, Cell, Column, Line, Meter, Page, Style, Table, counted
@@ -15,6 +16,7 @@ _STATE_STYLE: Final[dict[c.ModelState, Style]] = {
     "draining": "warn",
     "stopping": "warn",
 }
+_NOTHING_LOADED: Final = Line("No model is loaded. To load one: mlxctl load MODEL", "dim")
 _READ_ONLY: Final = (
     "Read-only: the event log cannot be written, so nothing is loaded, unloaded or evicted. "
     "Loaded models keep answering. See the daemon's log, and make room on the disk."
@@ -30,7 +32,7 @@ def status_page(view: c.StatusView) -> Page:
     if view.models:
         blocks.append(_resident_table(view))
     else:
-        blocks.append(Line("No model is loaded. To load one: mlxctl load MODEL", "dim"))
+        blocks.append(_NOTHING_LOADED)
     if view.queue:
         blocks += [Line(), Line(f"{counted(len(view.queue), 'request')} waiting", "title")]
         blocks.append(_queue_table(view))
@@ -40,6 +42,18 @@ def status_page(view: c.StatusView) -> Page:
         blocks.append(Line(_READ_ONLY, "bad"))
     blocks += [Line(f"Warning: {warning}", "warn") for warning in view.warnings]
     return tuple(blocks)
+
+
+def past_page(view: c.StatusView, zone: tzinfo | None = None) -> Page:
+    """The pool as it was; ``zone`` None is the local time zone."""
+    at = datetime.fromtimestamp(view.now_ms / 1000, UTC).astimezone(zone)
+    then = Line("No model was loaded.", "dim")
+    return (
+        Line(f"The pool as it was at {at:%Y-%m-%d %H:%M:%S}, after record {view.seq}", "title"),
+        *(then if block == _NOTHING_LOADED else block for block in status_page(view)),
+        Line(),
+        Line("The log holds no leases, running requests or waiters: they are not shown.", "dim"),
+    )
 
 
 def _daemon_line(view: c.StatusView) -> Line:

@@ -117,7 +117,7 @@ class Story:
 
     def _is_mine(self, event: Event) -> bool:
         if "worker" in event:
-            return event["worker"] == self._worker
+            return str(event["worker"]) == self._worker
         return event.get("model") == self.name or event.get("key") in self._keys
 
     def _note(self, told: Told) -> None:

@@ -40,10 +40,10 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
     def page(self) -> Page:
         """For people."""
-        blocks: list[Block] = [Line(self.headline, self.style)]
-        for reason in self.reasons:
-            blocks.append(reason if isinstance(reason, Table) else Line(f"  {reason}"))
-        return tuple(blocks)
+        told: list[Block] = [
+            reason if isinstance(reason, Table) else Line(f"  {reason}") for reason in self.reasons
+        ]
+        return (Line(self.headline, self.style), *told)
 
     def sentences(self) -> list[str]:
         """For programs that show them; the table is in the records."""
@@ -167,7 +167,9 @@ class Explainer:
         if model.expires_at_ms is None or model.last_used_at_ms is None:
             return "It has no TTL: it stays until it is unloaded, or its room is needed."
         ttl = format_duration_ms(model.expires_at_ms - model.last_used_at_ms)
-        by = f", set by {cause_words(story.ttl.cause)} at {self._when(story.ttl)}" * bool(story.ttl)
+        by = ""
+        if story.ttl is not None:
+            by = f", set by {cause_words(story.ttl.cause)} at {self._when(story.ttl)}"
         until = format_until_ms(model.expires_at_ms, self._now_ms)
         return (
             f"Unless it is used, it is unloaded at {self._clock(model.expires_at_ms)} ({until}): "
@@ -198,7 +200,8 @@ class Explainer:
         if story.load is None:
             yield from self._never_loaded()
         elif story.failed is not None:
-            yield f"The load at {self._when(story.load, story.failed)} {sentence(story.failed.event)}."
+            when = self._when(story.load, story.failed)
+            yield f"At {when} it {sentence(story.failed.event)}."
         elif story.leaving is not None:
             yield from self._leaving()
         if story.exited is not None and not story.exited.event.get("expected"):
@@ -207,10 +210,11 @@ class Explainer:
             yield f"It had been there: {self._loaded(story.load)}"
             used = story.used
             if used is not None:
-                yield f"It served {counted(story.requests, 'request')}, the last before {self._at(used.at_ms)}."
+                requests = counted(story.requests, "request")
+                yield f"It served {requests}, the last before {self._at(used.at_ms)}."
         yield from self._crashes()
         if story.refused is not None and story.refused.seq > (story.load.seq if story.load else 0):
-            yield f"At {self._when(story.refused)} it {sentence(story.refused.event)}."
+            yield f"At {self._when(story.refused)} mlxd {sentence(story.refused.event)}."
         yield from self._history()
         yield from self._next_step()
 
@@ -236,10 +240,12 @@ class Explainer:
         elif event["reason"] == "memory":
             why = f"claims had outgrown the budget by {format_bytes(event['needed_bytes'])}"
         else:
-            why = _EVICTED_FOR.get(event["reason"], event["reason"]).format(**event)
+            why = _EVICTED_FOR.get(event["reason"], str(event["reason"])).format(**event)
         clients = event.get("for_clients") or [leaving.cause.get("client")]
         who = f", for {', '.join(clients)}" if clients[0] else ""
         yield f"Evicted at {self._when(leaving)}: {why}{who}."
+        if event["reason"] == "request":
+            return
         yield f"The rule: {event['rule']}. These were looked at:"
         yield _candidates(leaving)
 
@@ -261,7 +267,8 @@ class Explainer:
     def _next_step(self) -> Iterator[str]:
         story, name = self._story, self._story.name
         if self._quarantined() and story.quarantine is not None:
-            yield f"Quarantined at {self._when(story.quarantine)}: {story.quarantine.event['message']}."
+            message = story.quarantine.event["message"]
+            yield f"Quarantined at {self._when(story.quarantine)}: {message}."
             yield f"When the cause is mended: mlxctl unquarantine {name}"
         elif self._known is None:
             yield "No model of that name is on disk now (mlxctl models lists what is)."
@@ -283,7 +290,8 @@ class Explainer:
         if self._known is not None:
             known = self._known
             size = f" of {format_bytes(known.weights_bytes)}" if known.weights_bytes else ""
-            yield f"It is a {known.kind or 'model'}{' model' * bool(known.kind)}{size} in {known.path}."
+            kind = f"{known.kind} model" if known.kind else "model"
+            yield f"It is a {kind}{size} in {known.path}."
 
     def _history(self) -> Iterator[str]:
         story = self._story

@@ -1,11 +1,9 @@
 """``mlxd``: run the daemon."""
 
 import json
-import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import anyio
 import click
@@ -13,9 +11,11 @@ import structlog
 
 from daemon import app
 from daemon.eventlog.errors import LogError
+from daemon.historytool import history_group
 from daemon.logtool import log_group
 from daemon.version import VERSION
 from daemon.wire.errors import MlxdError
+from daemon.wire.logs import set_up_logging
 from daemon.wire.paths import Home, find_home
 from daemon.wire.settings import load_settings
 
@@ -38,6 +38,7 @@ def main(context: click.Context) -> None:
 
 
 main.add_command(log_group, "log")
+main.add_command(history_group, "history")
 
 
 @main.command()
@@ -58,7 +59,7 @@ def check(home: Home, as_json: bool) -> None:
 
 
 def _run() -> int:
-    _set_up_logging()
+    set_up_logging()
     environ = dict(os.environ)  # noqa: TID251
     try:
         home = find_home(environ, sys.platform)
@@ -86,22 +87,6 @@ def _ready(socket: Path) -> None:
 def _fail(error: MlxdError) -> int:
     click.echo(f"mlxd: {error.fault.message}", err=True)
     return error.handling.exit_code
-
-
-def _set_up_logging() -> None:
-    terminal = sys.stderr.isatty()
-    last: Any = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks if not terminal else structlog.dev.set_exc_info,
-            last,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-    )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
 """``mlx-bridge``: the HTTP bridge as a program."""
 
-import logging
 import os
 import sys
 
 import anyio
 import click
 import msgspec
-import structlog
 
 from daemon.wire.errors import MlxdError
+from daemon.wire.logs import set_up_logging
 from daemon.wire.paths import find_home
 from daemon.wire.settings import load_settings
 from http_bridge.run import run_bridge
@@ -20,7 +19,7 @@ from http_bridge.run import run_bridge
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one.")
 def main(host: str | None, port: int | None) -> None:
     """Serve the OpenAI-style HTTP API in front of the mlxd daemon."""
-    _log_to_stderr()
+    set_up_logging()
     try:
         home = find_home(os.environ, sys.platform)  # noqa: TID251 - a __main__ may read it
         http = load_settings(home.config_file).http
@@ -32,24 +31,6 @@ def main(host: str | None, port: int | None) -> None:
     except MlxdError as error:
         click.echo(f"mlx-bridge: {error}", err=True)
         sys.exit(error.handling.exit_code)
-
-
-def _log_to_stderr() -> None:
-    """Readable lines in a terminal, JSON everywhere else."""
-    render = (
-        [structlog.dev.ConsoleRenderer()]
-        if sys.stderr.isatty()
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *render,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 if __name__ == "__main__":

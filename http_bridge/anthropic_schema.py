@@ -1,8 +1,8 @@
 """Anthropic request bodies as Structs: every field that is honoured, and no other.
 
 Field names and meanings are Anthropic's (https://docs.anthropic.com/en/api/messages).
-Extensions of ours: ``priority``, ``keep_alive`` and ``ttl``. What each field means is in
-``docs/api-fields.md``.
+Extensions of ours: ``priority``, ``keep_alive`` and ``ttl``. What each field means is in a page
+of docs that is made from these.
 """
 
 from typing import Annotated, Any, Final, Literal

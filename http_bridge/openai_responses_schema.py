@@ -2,7 +2,7 @@
 
 Field names and meanings are OpenAI's (https://platform.openai.com/docs/api-reference/responses).
 Items of ``input`` are decoded one by one, for a message may leave its ``type`` out. What each
-field means is in ``docs/api-fields.md``.
+field means is in a page of docs that is made from these.
 """
 
 from typing import Annotated, Any, Final, Literal

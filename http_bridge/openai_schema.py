@@ -3,7 +3,7 @@
 Field names and meanings are OpenAI's (https://platform.openai.com/docs/api-reference/chat),
 ``null`` means absent. Extensions of ours: ``top_k``, ``min_p``, ``repetition_penalty``,
 ``chat_template_kwargs``, ``priority``, ``keep_alive``, ``ttl`` and an assistant's
-``reasoning_content``. What each field means is in ``docs/api-fields.md``.
+``reasoning_content``. What each field means is in a page of docs that is made from these.
 """
 
 from typing import Annotated, Any, Final, Literal

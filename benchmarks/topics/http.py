@@ -58,7 +58,7 @@ async def measure(bench: Bench) -> Table:
 
 def _subjects(bench: Bench) -> list[Subject]:
     slow = {1: 0.97, 4: 0.95, 16: 0.95}
-    tokens, rounds = bench.fewer(192, 48), bench.rounds
+    tokens, rounds = bench.fewer(256, 48), bench.rounds
     subjects = [
         Subject("toy", bench.toy(), tokens, rounds, {1: 0.85, 16: 0.90}, {16: 1.3}),
         Subject("2 ms stand-in", bench.stand_in(2), tokens, rounds, {}, {}, peers=False),

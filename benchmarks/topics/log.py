@@ -1,20 +1,27 @@
 """The event log: see ``bench_log``, which runs in a process of its own for its memory's sake."""
 
-import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 
 from benchmarks.bench import Bench, in_thread
 from benchmarks.bench_log import Report
 from benchmarks.figures import Row, Table, Target, spread
-from benchmarks.processes import child_environ
+from benchmarks.processes import child_environ, started
+
+
+class LogBenchFailed(Exception):
+    """The child ended without a report; the message is what it said."""
+
+    def __init__(self, log: Path) -> None:
+        super().__init__(log.read_text("utf-8"))
 
 
 async def measure(bench: Bench) -> Table:
     """The table ``log``."""
     records = bench.fewer(1_000_000, 20_000)
-    report = await in_thread(lambda: _report(bench, records))
+    report = await _report(bench, records)
     rows = [
         Row(
             what=timing.what,
@@ -43,12 +50,13 @@ async def measure(bench: Bench) -> Table:
     return Table("log", title, tuple(rows), ("single measurements, files in the page cache",))
 
 
-def _report(bench: Bench, records: int) -> Report:
+async def _report(bench: Bench, records: int) -> Report:
     command = [sys.executable, "-m", "benchmarks.bench_log", "--records", str(records), "--json"]
-    done = subprocess.run(
-        [*command, "--folder", str(bench.folder)],
-        env=child_environ({}),
-        check=True,
-        stdout=subprocess.PIPE,
-    )
-    return msgspec.json.decode(done.stdout, type=Report)
+    log = bench.log_of("bench_log")
+    line = [*command, "--folder", str(bench.folder)]
+    with started(line, log, child_environ({}), talks=True) as process:
+        assert process.stdout is not None
+        said = await in_thread(process.stdout.readline)
+    if not said:
+        raise LogBenchFailed(log)
+    return msgspec.json.decode(said, type=Report)

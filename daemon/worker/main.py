@@ -75,11 +75,11 @@ def _serve(
     claimed: Claim,
 ) -> int:
     # Imported here: structlog and anyio take longer than everything before "ready".
-    from daemon.worker.logs import configure_logs  # noqa: PLC0415
+    from daemon.wire.logs import set_up_logging  # noqa: PLC0415
     from daemon.worker.runner import Runner  # noqa: PLC0415
     from daemon.worker.serving import Sockets  # noqa: PLC0415
 
-    configure_logs(arguments.log_level, arguments.worker)
+    set_up_logging(arguments.log_level, worker=arguments.worker)
     sockets = Sockets(_version(), claimed.listener, inbox)
     runner = Runner(arguments.worker, registry, inbox, sockets)
     sockets.start(runner.hosting())

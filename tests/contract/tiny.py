@@ -11,7 +11,9 @@ from typing import Any
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz ."
 
 SPECIAL = (
     "<|endoftext|>",
@@ -133,6 +135,45 @@ def build_vision_model(folder: Path, seed: int = 7) -> Path:
     return folder
 
 
+def build_embedding_model(
+    folder: Path,
+    seed: int = 7,
+    *,
+    pooling: str = "pooling_mode_mean_tokens",
+    normalize: bool = True,
+    tokens_max: int = 32,
+) -> Path:
+    """A bert with the files of sentence-transformers; words are letters."""
+    from mlx_vlm.models.bert import Model, ModelConfig  # noqa: PLC0415
+
+    folder.mkdir(parents=True, exist_ok=True)
+    vocab = {token: i for i, token in enumerate(("[PAD]", "[CLS]", "[SEP]", "[UNK]", *LETTERS))}
+    tokenizer = Tokenizer(models.WordPiece(vocab=vocab, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "model_type": "bert",
+        "vocab_size": len(vocab),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+    }
+    _write(folder / "config.json", config)
+    _write(folder / "sentence_bert_config.json", {"max_seq_length": tokens_max})
+    steps = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
+    listed = [{"type": f"sentence_transformers.models.{step}"} for step in steps]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    _write(folder / "1_Pooling" / "config.json", {pooling: True})
+    _write_weights(folder, Model(ModelConfig.from_dict(config)), seed)
+    return folder
+
+
 def _vision_config(vocab: int) -> dict[str, Any]:
     tokens = {
         name.strip("<|>").replace("pad", "token") + "_id": _id(SPECIAL, name)
@@ -214,7 +255,7 @@ def _write_weights(folder: Path, model: Any, seed: int) -> None:
     weights = {}
     for name, array in sorted(tree_flatten(model.parameters())):
         if array.ndim == 1:
-            weights[name] = mx.ones_like(array) if "norm" in name else mx.zeros_like(array)
+            weights[name] = mx.ones_like(array) if "norm" in name.lower() else mx.zeros_like(array)
         else:
             scale = (array.size // array.shape[0]) ** -0.5
             weights[name] = mx.random.normal(array.shape, scale=2 * scale, key=next(keys))

@@ -16,7 +16,7 @@ from anyio.abc import ByteStream, TaskGroup
 from daemon.wire import control as c
 from daemon.wire import data as d
 from daemon.wire.errors import Code, Fault, MlxdError
-from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX, DATA_FRAME_BYTES_MAX
+from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX, DATA_FRAME_BYTES_MAX, encode_frame
 from daemon.wire.streams import FrameStream
 
 _hello = msgspec.msgpack.Decoder(c.Hello)
@@ -49,12 +49,18 @@ class Ledger:
 class Line:
     """A worker's end of one request's connection."""
 
-    def __init__(self, frames: FrameStream) -> None:
+    def __init__(self, frames: FrameStream, stream: ByteStream) -> None:
         self._frames = frames
+        self._stream = stream
 
     async def send(self, *messages: msgspec.Struct) -> None:
         for message in messages:
             await self._frames.send(message)
+
+    async def send_at_once(self, *messages: msgspec.Struct) -> None:
+        """Send all of them in one piece."""
+        frames = [encode_frame(message, DATA_FRAME_BYTES_MAX) for message in messages]
+        await self._stream.send(b"".join(frames))
 
     async def until_closed(self) -> None:
         """Return when the client has closed the connection."""
@@ -345,12 +351,11 @@ class FakeDaemon:
                 self.calls.append(request)
             self.ledger.add(f"accept {request.lease}")
             try:
-                await self._serve(model, Line(frames), request)
+                await self._serve(model, Line(frames, stream), request)
             except _GONE:
                 pass
             finally:
                 self.ledger.add(f"worker closed {request.lease}")
-
 
     async def _serve(self, model: FakeModel, line: Line, request: d.WorkRequest) -> None:
         if isinstance(request, d.Generate):

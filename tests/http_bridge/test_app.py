@@ -17,27 +17,6 @@ BODY = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 CHAT = "/v1/chat/completions"
 
 
-async def test_models(open_setup: OpenSetup) -> None:
-    broken = FakeModel("broken", says(), problem="a shard is missing")
-    async with open_setup(FakeModel("org/m", says()), broken) as setup:
-        listed = [model async for model in setup.sdk.models.list()]
-        one = await setup.sdk.models.retrieve("org/m")
-        plain = await setup.http.get("/v1/models/org/m")
-        bad = await setup.http.get("/v1/models/broken")
-        with pytest.raises(openai.NotFoundError) as caught:
-            await setup.sdk.models.retrieve("org/other")
-    assert [model.id for model in listed] == ["org/m"]
-    assert (one.id, one.object, one.created, one.owned_by) == (
-        "org/m",
-        "model",
-        1_790_000_000,
-        "mlxd",
-    )
-    assert plain.json()["capabilities"] == ["text", "chat", "tools"]
-    assert bad.json()["problem"] == "a shard is missing"
-    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
-
-
 async def test_an_unknown_model_is_a_404(open_setup: OpenSetup) -> None:
     async with open_setup(FakeModel("m", says())) as setup:
         for stream in (False, True):
@@ -110,25 +89,6 @@ async def test_unknown_urls_and_methods(open_setup: OpenSetup) -> None:
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_url")
     assert (wrong.status_code, wrong.headers["Allow"]) == (405, "POST")
     assert wrong.json()["error"]["type"] == "invalid_request_error"
-
-
-async def test_health(open_setup: OpenSetup) -> None:
-    async with open_setup(FakeModel("m", says())) as setup:
-        well = await setup.http.get("/healthz")
-        setup.fake.read_only = True
-        read_only = await setup.http.get("/healthz")
-        setup.fake.silent = True
-        silent = await setup.http.get("/healthz")
-    assert well.status_code == 200
-    assert well.json() == {
-        "status": "ok",
-        "version": "9.9.9",
-        "models": [{"id": "m", "state": "idle", "running": 0}],
-        "queued": 0,
-        "warnings": [],
-    }
-    assert (read_only.status_code, read_only.json()["status"]) == (503, "read_only")
-    assert (silent.status_code, silent.json()["status"]) == (503, "deadline")
 
 
 async def test_keys_hosts_origins_and_forms(open_setup: OpenSetup) -> None:

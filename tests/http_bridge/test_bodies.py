@@ -1,6 +1,7 @@
 """Bodies and forms within their bound, over real HTTP."""
 
 import os
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -67,7 +68,7 @@ async def test_a_large_form_is_a_413_that_says_the_bound(open_setup: OpenSetup) 
         small = await setup.http.post(URL, data={"model": "t"}, files={"file": b"a" * 500})
         announced = await setup.http.post(URL, data={"model": "t"}, files={"file": b"a" * 1000})
 
-        async def pieces():  # type: ignore[no-untyped-def]
+        async def pieces() -> AsyncIterator[bytes]:
             yield part("model", b"t") + part("file", b"a" * 600) + part("prompt", b"b" * 600)
             yield b"--x--\r\n"
 

@@ -1,9 +1,16 @@
 """Every code over HTTP: status, retry headers and the error object."""
 
+import msgspec
 import pytest
 
 from daemon.wire.errors import Code, Fault
-from http_bridge.errors import error_headers, openai_error
+from http_bridge.errors import (
+    HttpProblem,
+    anthropic_error,
+    error_headers,
+    openai_error,
+    problem_body,
+)
 
 RETRY_HELPS = {
     Code.QUEUE_FULL,
@@ -67,4 +74,42 @@ def test_the_hint_and_the_parameter_are_told() -> None:
             "code": "invalid_request",
             "hint": "h",
         }
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (Code.INVALID_REQUEST, "invalid_request_error"),
+        (Code.UNAUTHORIZED, "authentication_error"),
+        (Code.NOT_FOUND, "not_found_error"),
+        (Code.OVER_BUDGET, "invalid_request_error"),
+        (Code.QUEUE_FULL, "rate_limit_error"),
+        (Code.BUSY, "overloaded_error"),
+        (Code.NO_DAEMON, "overloaded_error"),
+        (Code.WORKER_FAILED, "api_error"),
+        (Code.CANCELLED, "api_error"),
+        (Code.INTERNAL, "api_error"),
+    ],
+)
+def test_anthropics_types(code: Code, kind: str) -> None:
+    """Those of https://docs.anthropic.com/en/api/errors."""
+    assert anthropic_error(Fault(code=code, message="x")) == {
+        "type": "error",
+        "error": {"type": kind, "message": "x"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(403, "permission_error"), (413, "request_too_large"), (415, "invalid_request_error")],
+)
+def test_what_http_refuses_in_both_forms(status: int, kind: str) -> None:
+    problem = HttpProblem(status, "x", code="c")
+    assert msgspec.json.decode(problem_body(problem, anthropic=True)) == {
+        "type": "error",
+        "error": {"type": kind, "message": "x"},
+    }
+    assert msgspec.json.decode(problem_body(problem)) == {
+        "error": {"message": "x", "type": "invalid_request_error", "param": None, "code": "c"}
     }

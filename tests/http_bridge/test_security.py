@@ -118,3 +118,11 @@ def test_a_form_is_no_json() -> None:
         Asked(method="POST", host="", local_host="", content_type="application/json")
     )
     check_content_type(Asked(method="GET", host="", local_host=""))
+
+
+def test_a_file_comes_in_a_form_and_in_nothing_else() -> None:
+    kind = "multipart/form-data"
+    check_content_type(Asked(method="POST", host="", local_host="", content_type=kind), kind)
+    sent = Asked(method="POST", host="", local_host="", content_type="application/json")
+    with pytest.raises(HttpProblem, match="send multipart/form-data"):
+        check_content_type(sent, kind)

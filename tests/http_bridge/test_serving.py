@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
+import msgspec
 import openai
 import pytest
 from aiohttp import web
@@ -17,6 +18,7 @@ from daemon.wire.errors import Code, Fault, MlxdError
 from http_bridge.link import open_link
 from http_bridge.metrics import Metrics
 from http_bridge.openai_completions import CompletionReply, read_completion
+from http_bridge.plan import Plan, Requirement, total_usage
 from http_bridge.serving import Serving
 from tests.fakes.daemon import FakeModel, Line, Report, Script, open_fake_daemon, says
 from tests.http_bridge.conftest import OpenSetup
@@ -325,3 +327,78 @@ async def test_stopping_waits_for_what_runs_and_refuses_what_comes(folder: Path)
     assert caught.value.code is Code.SHUTTING_DOWN
     assert order == ["answered", "stopped"]
     assert answers[0].status == 200
+
+
+async def test_deltas_that_have_come_together_are_one_write(open_setup: OpenSetup) -> None:
+    async def script(line: Line, _request: d.Generate) -> None:
+        usage = d.Usage(prompt_tokens=1, completion_tokens=3)
+        await line.send_at_once(
+            d.Accepted(prompt_tokens=1),
+            d.Delta(text="a", tokens=1),
+            d.Delta(text="b", tokens=2),
+            d.Delta(text="c", tokens=3),
+            d.Done(finish_reason="stop", usage=usage),
+        )
+
+    body = b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"stream":true}'
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
+    answer = b""
+    async with (
+        open_setup(FakeModel("m", script)) as setup,
+        await anyio.connect_tcp("127.0.0.1", setup.http.base_url.port or 0) as stream,
+    ):
+        await stream.send(head % len(body) + body)
+        with anyio.fail_after(5):
+            async for piece in stream:
+                answer += piece
+    assert [chunk.count(b'"delta":{"content":"') for chunk in http_chunks(answer)] == [0, 3, 0]
+
+
+def http_chunks(answer: bytes) -> list[bytes]:
+    """The pieces of a chunked body (RFC 9112, section 7.1): one a write."""
+    rest = answer.partition(b"\r\n\r\n")[2]
+    chunks: list[bytes] = []
+    while True:
+        size, _, rest = rest.partition(b"\r\n")
+        if not int(size, 16):
+            return chunks
+        chunks.append(rest[: int(size, 16)])
+        rest = rest[int(size, 16) + 2 :]
+
+
+GRANTED = c.Granted(
+    id=1,
+    lease="l",
+    model="m",
+    worker="1",
+    socket="s",
+    kind="text",
+    capabilities=("text", "priority"),
+    context_tokens=1,
+)
+
+
+def test_a_plan_is_for_the_model_that_was_granted() -> None:
+    generate = d.Generate(lease="", prompt="x", sampling=d.Sampling(seed=(1 << 63) - 1))
+    able = Requirement(capability="priority", field="priority")
+    plan = Plan(model="a", needs=(), generate=generate, requires=(able,), choices=2)
+    assert plan.for_lease(GRANTED) == msgspec.structs.replace(generate, lease="l")
+    assert plan.for_lease(GRANTED, 1).sampling.seed == 0
+    unseeded = msgspec.structs.replace(plan, generate=d.Generate(lease="", prompt="x"))
+    assert unseeded.for_lease(GRANTED, 1).sampling.seed is None
+    lacking = Requirement(capability="structured", field="response_format")
+    with pytest.raises(MlxdError, match="m cannot honour it") as caught:
+        msgspec.structs.replace(plan, requires=(able, lacking)).for_lease(GRANTED)
+    assert caught.value.fault.field == "response_format"
+
+
+def test_a_prompt_that_is_shared_counts_once() -> None:
+    usages = [
+        d.Usage(prompt_tokens=5, completion_tokens=2, cached_tokens=1),
+        d.Usage(prompt_tokens=5, completion_tokens=3, cached_tokens=5),
+    ]
+    total = total_usage(usages)
+    assert (total.prompt_tokens, total.completion_tokens, total.cached_tokens) == (5, 5, 1)

@@ -52,7 +52,7 @@ def test_only_the_very_name_is_found(name: str) -> None:
     assert caught.value.fault.field == "model"
 
 
-def status(*, read_only: bool) -> c.StatusView:
+def status(*, read_only: bool = False, stopping: bool = False) -> c.StatusView:
     return c.StatusView(
         id=1,
         version="1",
@@ -67,6 +67,7 @@ def status(*, read_only: bool) -> c.StatusView:
         rss_bytes=1,
         home="/h",
         read_only=read_only,
+        stopping=stopping,
         warnings=("w",),
         models=(),
         queue=(c.QueuedRequest(model="m", client="x", since_ms=0, deadline_at_ms=None),),
@@ -85,5 +86,8 @@ def test_health() -> None:
     }
     well, shown = health(status(read_only=True))
     assert (well, shown["status"]) == (False, "read_only")
+    well, shown = health(status(stopping=True))
+    assert (well, shown["status"]) == (False, "stopping")
+    assert health(status(stopping=True, read_only=True))[1]["status"] == "stopping"
     fault = Fault(code=Code.NO_DAEMON, message="m")
     assert unhealthy(fault) == {"status": "no_daemon", "message": "m"}

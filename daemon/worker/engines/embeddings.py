@@ -6,7 +6,7 @@ may be (``sentence_bert_config.json``) and what is put before it (prompts).
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from daemon.wire.data import Begin, Embed, Embeddings, WorkRequest
 from daemon.worker.engines.base import LoadRefused, Progress
-from daemon.worker.engines.conversation import invalid
+from daemon.worker.engines.conversation import invalid, vocabulary
 from daemon.worker.engines.folder import read_json
 from daemon.worker.engines.jobs import Job, JobEngine, JobModel
 from daemon.worker.engines.weights import read_weights
@@ -60,12 +60,11 @@ def read_recipe(folder: Path, context_tokens: int) -> Recipe:
     overall = read_json(folder / "config_sentence_transformers.json") or {}
     tokenizer = read_json(folder / "tokenizer_config.json") or {}
     limits = (transformer.get("max_seq_length"), tokenizer.get("model_max_length"))
+    known = [int(n) for n in limits if isinstance(n, int | float) and n > 0]
     modules = _modules(folder)
     name = overall.get("default_prompt_name")
     return Recipe(
-        tokens_max=min(
-            context_tokens, *(n for n in limits if isinstance(n, int | float) and n > 0)
-        ),
+        tokens_max=min([context_tokens, *known]),
         pooling=read_json(folder / "1_Pooling" / "config.json"),
         # A folder without the list of modules is used as the library uses it: normalised.
         normalize=not modules or "Normalize" in modules,
@@ -103,20 +102,26 @@ class EmbeddingsEngine(JobEngine):
         if recipe.pooling is not None:
             model.pooling_config = recipe.pooling
         read_weights(model, progress)
-        return _Encoder(model, tokenizer, recipe, begin.name, int(config.get("vocab_size", 0)))
+        return _Encoder(model, tokenizer, recipe, begin.name, config)
 
 
 class _Encoder(JobModel):
     does = "computes embeddings"
 
     def __init__(
-        self, model: Any, tokenizer: Tokenizer, recipe: Recipe, name: str, vocab_size: int
+        self,
+        model: Any,
+        tokenizer: Tokenizer,
+        recipe: Recipe,
+        name: str,
+        config: Mapping[str, Any],
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._recipe = recipe
         self._name = name
-        self._vocab_size = vocab_size or tokenizer.get_vocab_size()
+        self._vocab_size = vocabulary(config, tokenizer.get_vocab_size())
+        self._padding = int(config.get("pad_token_id") or 0)
         self._width = self._vectors([[0]]).shape[1]
 
     def accept(self, request: WorkRequest) -> Job | None:
@@ -178,7 +183,7 @@ class _Encoder(JobModel):
     def _vectors(self, rows: Sequence[Sequence[int]]) -> Any:
         """``[rows, width]`` of little-endian float32."""
         longest = max(map(len, rows))
-        ids = mx.array([[*row, *[0] * (longest - len(row))] for row in rows])
+        ids = mx.array([[*row, *[self._padding] * (longest - len(row))] for row in rows])
         mask = mx.array([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
         output = self._model(ids, mask)
         vectors = output.text_embeds

@@ -27,6 +27,7 @@ from daemon.wire.errors import Code, Fault, MlxdError
 from daemon.worker.engines.base import (
     Emission,
     Loaded,
+    LoadRefused,
     Progress,
     leave_memory_unwired,
     limit_cache,
@@ -120,6 +121,9 @@ class JobEngine:
         self._active_max = max(1, begin.rows_max)
         folder = Path(begin.path)
         config = read_config(folder, typed=False)
+        if begin.adapter is not None:
+            what = f'adapters do not go with models of kind "{begin.kind}"; leave it out'
+            raise LoadRefused("incompatible", what)
         with naming_failures(folder):
             self._model = self.open_model(begin, config, progress)
         return Loaded(begin.context_tokens)
@@ -161,7 +165,7 @@ class JobEngine:
             return [self._fail(job, error.fault)]
         except Exception as error:
             log.exception("request.failed", request=job.request_id)
-            return [self._fail(job, Fault(Code.WORKER_FAILED, _failed("the request", error)))]
+            return [self._fail(job, _fault(error))]
         self._next_turn()
         return [] if frame is None else [Emission(job.request_id, (frame,))]
 
@@ -197,6 +201,10 @@ class JobEngine:
     def _open(self) -> JobModel:
         assert self._model is not None, "the engine is used before it is loaded"
         return self._model
+
+
+def _fault(error: Exception) -> Fault:
+    return Fault(code=Code.WORKER_FAILED, message=_failed("the request", error))
 
 
 def _failed(doing: str, error: Exception) -> str:

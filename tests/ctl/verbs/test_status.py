@@ -4,10 +4,14 @@ import json
 
 import pytest
 
+from daemon.eventlog.disk import OsDisk
+from daemon.eventlog.log import EventLog
+from daemon.pool.messages import Cause
 from daemon.wire import control as c
 from daemon.wire.errors import Code, Fault
 from tests.ctl.conftest import Ctl
 from tests.ctl.views import status
+from tests.daemon.test_history import EVENTS, T0
 from tests.fakes.control import WELCOME, Part, open_scripted_control, says
 
 pytestmark = pytest.mark.anyio
@@ -128,3 +132,29 @@ async def test_an_answer_to_something_else(mlxctl: Ctl) -> None:
 
     assert ended.code == 1
     assert "Released answers no such request" in ended.err
+
+
+async def test_the_past_needs_no_daemon(mlxctl: Ctl) -> None:
+    log, _ = EventLog.open(mlxctl.home / "events", OsDisk())
+    for number, event in enumerate(EVENTS, 1):
+        log.append(T0 + number * 10_000, Cause(command="x"), (event,))
+    log.commit(sync=True)
+    log.close()
+    then = await mlxctl("status", "--at", "3")
+    moment = await mlxctl("status", "--at", "2026-09-21 14:13:45", "--json")
+    never = await mlxctl("status", "--at", "99")
+
+    assert (then.code, then.err) == (0, "")
+    assert then.out == (
+        "The pool as it was at 2026-09-21 14:13:50, after record 3\n"
+        f"mlxd 0.1.0, up 20.0 s, pid 812, home {mlxctl.home}\n"
+        "Memory: 4.00 GB of 10.0 GB (40 %), 6.00 GB free\n"
+        "\n"
+        "NAME  STATE     SIZE  CONTEXT  LEASES  RUNNING  UNTIL\n"
+        "a     idle   4.00 GB    4,096       0        0  in 1m\n"
+        "\n"
+        "The log holds no leases, running requests or waiters: they are not shown.\n"
+    )
+    assert json.loads(moment.out)["seq"] == 2
+    assert (never.code, never.out) == (4, "")
+    assert never.err == "mlxctl: the event log holds records 1 to 6, and not 99\n"

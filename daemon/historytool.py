@@ -1,0 +1,74 @@
+"""``mlxd history at``: questions about the past, answered from the log's files.
+
+It reads beside a running daemon and changes nothing. Exit codes are those of ``mlxctl``.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import msgspec
+
+from daemon.clock import Clock
+from daemon.eventlog.disk import OsDisk
+from daemon.eventlog.errors import LogError
+from daemon.eventlog.log import EventLog
+from daemon.history import fold, parse_place, view_of
+from daemon.wire.errors import HANDLING, Code, Fault, MlxdError
+from daemon.wire.paths import Home
+
+
+@click.group("history", help="Ask the event log about the past; changes nothing.")
+def history_group() -> None:
+    """The group; its commands are below."""
+
+
+@history_group.command("at", help="The pool as it was after record SEQ, or at a moment, as JSON.")
+@click.argument("place", metavar="SEQ|TIME")
+@click.option("--json", "_as_json", is_flag=True, help="Print one JSON object: always so.")
+@click.pass_obj
+def at_command(home: Home, place: str, _as_json: bool) -> None:
+    """What ``mlxctl status --json`` would have said then."""
+    with failures(), open_log(home.events_dir) as log:
+        where = parse_place(place, Clock().now_ms())
+        view = view_of(fold(log.replay(), where), where, str(home.root))
+    fields = msgspec.to_builtins(view)
+    click.echo(msgspec.json.encode({"v": 1, **_without_wire_fields(fields)}))
+
+
+def _without_wire_fields(fields: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in fields.items() if name not in {"type", "id"}}
+
+
+@contextmanager
+def open_log(folder: Path) -> Iterator[EventLog]:
+    """The log in ``folder`` for reading, beside a daemon that writes it or without one.
+
+    Raises:
+        MlxdError: ``not_found`` if there is none.
+        LogError: It is damaged.
+    """
+    if not folder.is_dir():
+        raise MlxdError(Code.NOT_FOUND, f"there is no event log in {folder}")
+    log, _ = EventLog.open(folder, OsDisk(), writable=False)
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """What went wrong as one sentence on stderr and an exit code."""
+    try:
+        yield
+    except MlxdError as error:
+        raise _failure(error.fault) from error
+    except (LogError, OSError) as error:
+        raise _failure(Fault(code=Code.INTERNAL, message=str(error))) from error
+
+
+def _failure(fault: Fault) -> click.exceptions.Exit:
+    click.echo(f"mlxd: {fault.message}", err=True)
+    return click.exceptions.Exit(HANDLING[fault.code].exit_code)

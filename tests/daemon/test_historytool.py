@@ -1,0 +1,75 @@
+"""``mlxd history`` on a real log's files."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from daemon.eventlog.disk import OsDisk
+from daemon.eventlog.log import EventLog
+from daemon.historytool import history_group
+from daemon.pool.messages import Cause
+from daemon.wire.paths import find_home
+from tests.daemon.test_history import EVENTS, T0
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A home whose log is open for writing, as beside a daemon."""
+    log, _ = EventLog.open(tmp_path / "events", OsDisk())
+    for number, event in enumerate(EVENTS, 1):
+        log.append(T0 + number * 10_000, Cause(command="x"), (event,))
+    log.commit(sync=True)
+    yield tmp_path
+    log.close()
+
+
+def run(home: Path, *arguments: str) -> Result:
+    obj = find_home({"MLXD_HOME": str(home), "HOME": "/nowhere"}, "linux")
+    return CliRunner().invoke(history_group, list(arguments), obj=obj)
+
+
+def test_at_a_record_beside_a_writer(home: Path) -> None:
+    before = {path.name: path.read_bytes() for path in (home / "events").iterdir()}
+    result = run(home, "at", "3", "--json")
+
+    assert result.exit_code == 0, result.output
+    shape = json.loads(result.output)
+    assert next(iter(shape)) == "v"
+    assert not {"type", "id"} & shape.keys()
+    assert (shape["v"], shape["seq"], shape["home"]) == (1, 3, str(home))
+    assert [model["state"] for model in shape["models"]] == ["idle"]
+    assert {path.name: path.read_bytes() for path in (home / "events").iterdir()} == before
+
+
+def test_at_a_moment(home: Path) -> None:
+    assert json.loads(run(home, "at", str(T0 + 25_000)).output)["seq"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["at", "99"], 4, "mlxd: the event log holds records 1 to 6, and not 99\n"),
+        (["at", "soon"], 2, "mlxd: 'soon' is not a moment;"),
+    ],
+)
+def test_what_cannot_be_told(home: Path, arguments: list[str], code: int, said: str) -> None:
+    result = run(home, *arguments)
+
+    assert result.exit_code == code
+    assert result.output.startswith(said)
+
+
+def test_no_log_and_a_damaged_one(home: Path, tmp_path: Path) -> None:
+    segment = max((home / "events").glob("*.jsonl"))
+    harmed = tmp_path / "harmed"
+    (harmed / "events").mkdir(parents=True)
+    text = segment.read_bytes().replace(b'"at_ms"', b'"at_mS"', 1) + b"x" * (1 << 17)
+    (harmed / "events" / segment.name).write_bytes(text)
+
+    assert run(tmp_path / "none", "at", "1").exit_code == 4
+    damaged = run(harmed, "at", "1")
+    assert damaged.exit_code == 1
+    assert "mlxd: " in damaged.output

@@ -1,0 +1,98 @@
+"""The page of fields is current, whole, and knows every field that the official SDKs can send."""
+
+import json
+from typing import Any
+
+import pytest
+from anthropic.types import message_count_tokens_params, message_create_params
+from openai.types import completion_create_params, embedding_create_params
+from openai.types.audio import speech_create_params, transcription_create_params
+from openai.types.chat import completion_create_params as chat_create_params
+from openai.types.responses import response_create_params
+
+from http_bridge.routes import ROUTES
+from tests.fakes.daemon import FakeModel, says
+from tests.http_bridge.api_meanings import COMMON, MEANINGS, REFUSED
+from tests.http_bridge.conftest import OpenSetup
+from tests.http_bridge.generate_api_fields_doc import TARGET, fields_of, render
+
+BODIES = {route.body.__name__: route.body for route in ROUTES if route.body is not None}
+PATHS = {route.body.__name__: route.path for route in ROUTES if route.body is not None}
+
+SDK: dict[str, tuple[Any, ...]] = {
+    "ChatRequest": (
+        chat_create_params.CompletionCreateParamsBase,
+        chat_create_params.CompletionCreateParamsStreaming,
+    ),
+    "CompletionRequest": (
+        completion_create_params.CompletionCreateParamsBase,
+        completion_create_params.CompletionCreateParamsStreaming,
+    ),
+    "ResponsesRequest": (
+        response_create_params.ResponseCreateParamsBase,
+        response_create_params.ResponseCreateParamsStreaming,
+    ),
+    "MessagesRequest": (
+        message_create_params.MessageCreateParamsBase,
+        message_create_params.MessageCreateParamsStreaming,
+    ),
+    "CountRequest": (message_count_tokens_params.MessageCountTokensParams,),
+    "EmbeddingsRequest": (embedding_create_params.EmbeddingCreateParams,),
+    "SpeechRequest": (speech_create_params.SpeechCreateParams,),
+    "TranscriptionForm": (
+        transcription_create_params.TranscriptionCreateParamsBase,
+        transcription_create_params.TranscriptionCreateParamsStreaming,
+    ),
+}
+
+
+def test_the_page_is_current() -> None:
+    assert TARGET.read_text(encoding="utf-8") == render(), (
+        "run: python -m tests.http_bridge.generate_api_fields_doc"
+    )
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_every_field_of_the_sdks_is_honoured_or_refused(name: str) -> None:
+    """Fields that a newer SDK has beside these are refused, too: as unknown."""
+    known = fields_of(BODIES[name]) | REFUSED[name].keys()
+    sdk = {field for params in SDK[name] for field in params.__annotations__}
+    assert sdk - known == set()
+    assert sdk >= {"model"}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_no_field_is_both_and_no_meaning_is_left_over(name: str) -> None:
+    fields = fields_of(BODIES[name])
+    assert fields & REFUSED[name].keys() == set()
+    shared = MEANINGS["MessagesRequest"] if name == "CountRequest" else {}
+    assert MEANINGS[name].keys() - shared.keys() <= fields
+    assert fields <= MEANINGS[name].keys() | COMMON.keys()
+
+
+def test_every_common_meaning_has_a_field() -> None:
+    assert COMMON.keys() <= {field for body in BODIES.values() for field in fields_of(body)}
+
+
+@pytest.mark.anyio
+async def test_what_is_refused_is_refused_by_name(open_setup: OpenSetup) -> None:
+    required: dict[str, dict[str, Any]] = {
+        "ChatRequest": {"messages": [{"role": "user", "content": "x"}]},
+        "ResponsesRequest": {"input": "x"},
+        "MessagesRequest": {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1},
+        "CountRequest": {"messages": [{"role": "user", "content": "x"}]},
+    }
+    async with open_setup(FakeModel("m", says())) as setup:
+        for name, fields in required.items():
+            for field in REFUSED[name]:
+                body = {"model": "m", **fields, field: "x"}
+                response = await setup.http.post(PATHS[name], json=body)
+                assert response.status_code == 400, (name, field)
+                assert f"{field}: unknown" in json.dumps(response.json())
+        for field in REFUSED["TranscriptionForm"]:
+            response = await setup.http.post(
+                PATHS["TranscriptionForm"],
+                data={"model": "m", field: "x"},
+                files={"file": b"x"},
+            )
+            assert response.json()["error"]["param"] == field

@@ -1,0 +1,80 @@
+"""What tools and schemas come to on the wire."""
+
+from typing import Any
+
+import pytest
+
+from daemon.wire import data as d
+from daemon.wire.errors import MlxdError
+from http_bridge.plan import Requirement
+from http_bridge.structured import Choice, Tools, choose_tools, schema_constraint
+
+F: dict[str, Any] = {"type": "function", "function": {"name": "f"}}
+G: dict[str, Any] = {"type": "function", "function": {"name": "g"}}
+
+
+def needs(*fields: str) -> tuple[Requirement, ...]:
+    return tuple(Requirement(capability="structured", field=field) for field in fields)
+
+
+@pytest.mark.parametrize(
+    ("choice", "tools"),
+    [
+        (Choice(), Tools(shown=(F, G))),
+        (Choice(mode="none"), Tools()),
+        (Choice(mode="none", single="p"), Tools()),
+        (
+            Choice(mode="required"),
+            Tools(shown=(F, G), call_one_of=("f", "g"), requires=needs("tool_choice")),
+        ),
+        (
+            Choice(mode="named", name="g", field="x"),
+            Tools(shown=(F, G), call_one_of=("g",), requires=needs("x")),
+        ),
+        (
+            Choice(single="p"),
+            Tools(shown=(F, G), calls_max=1, requires=needs("p")),
+        ),
+    ],
+)
+def test_choices(choice: Choice, tools: Tools) -> None:
+    assert choose_tools((F, G), {}, choice) == tools
+
+
+def test_strict_tools_are_required_to_be() -> None:
+    tools = choose_tools((F, G), {"g": "tools[1].strict"}, Choice())
+    assert (tools.strict, tools.requires) == (("g",), needs("tools[1].strict"))
+    assert choose_tools((F, G), {"g": "tools[1].strict"}, Choice(mode="none")) == Tools()
+
+
+@pytest.mark.parametrize(
+    ("shown", "choice", "field"),
+    [
+        ((F, F), Choice(), "tools[1]"),
+        ((F, F), Choice(mode="none"), "tools[1]"),
+        ((), Choice(mode="required"), "tool_choice"),
+        ((F,), Choice(mode="named", name="g"), "tool_choice"),
+        ((), Choice(mode="named", name="g"), "tool_choice"),
+    ],
+)
+def test_choices_that_cannot_be(
+    shown: tuple[dict[str, Any], ...], choice: Choice, field: str
+) -> None:
+    with pytest.raises(MlxdError) as caught:
+        choose_tools(shown, {}, choice)
+    assert caught.value.fault.field == field
+
+
+def test_without_tools_parallel_calls_are_no_question() -> None:
+    assert choose_tools((), {}, Choice(single="p")) == Tools()
+
+
+def test_schemas_go_as_they_are() -> None:
+    schema = {"type": "object", "properties": {"b": {}, "a": {}}}
+    assert schema_constraint(schema, "s") == d.JsonSchema(
+        schema=b'{"type":"object","properties":{"b":{},"a":{}}}'
+    )
+    for bad in ({}, {"maximum": 10**30}):
+        with pytest.raises(MlxdError) as caught:
+            schema_constraint(bad, "s")
+        assert caught.value.fault.field == "s"
