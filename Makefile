@@ -11,7 +11,7 @@ STEPS  ?= 10000
 PYTEST := $(BIN)/pytest -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full models models-check lint types fmt check bench sim lock
+.PHONY: help setup demo test test-full quick-models models models-check lint types fmt check bench sim lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -33,13 +33,16 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)  ## start the service, ask the bundled model about a picture, show the pool
 	@$(PYTHON) demo.py
 
-test: $(READY) lint types  ## lint, types, unit, property, scenario and simulation tests, quick E2E
+test: $(READY) lint types quick-models  ## lint, types, unit, property, scenario and simulation tests, quick E2E
 	$(PYTEST) -m "not e2e and not slow"
 	$(PYTEST) -m "e2e and not e2e_vision_full and not slow" tests/e2e
 
 test-full: $(READY) models lint types  ## everything: full vision tier, long simulations, real text models
 	$(PYTEST) -m "not e2e"
 	$(PYTEST) -m "e2e" tests/e2e
+
+quick-models: $(READY)
+	@$(PYTHON) -m tests.models.build smollm2-135m-f32 all-MiniLM-L6-v2
 
 models: $(READY)  ## build real small models for the tests (.cache/models, 300 MB download)
 	@$(PYTHON) -m tests.models.build

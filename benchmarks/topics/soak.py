@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from benchmarks.bench import Bench
-from benchmarks.client import Server
+from benchmarks.client import Server, user
 from benchmarks.figures import Rounds, Table
 from benchmarks.processes import rss_mb
 from benchmarks.service import running_service
@@ -29,15 +29,22 @@ async def measure(bench: Bench) -> Table:
             before = {role: rss_mb(pid) for role, pid in server.pids.items()}
             end_s = time.monotonic() + bench.soak_s
             async with asyncio.TaskGroup() as group:
-                uses = [group.create_task(idler.use_until(end_s)) for idler in idlers]
-                streams = group.create_task(_stream_until(bench, server, end_s))
+                uses = [
+                    group.create_task(idler.use_until(end_s, ASK_EVERY_S * number / CLIENTS))
+                    for number, idler in enumerate(idlers)
+                ]
+                streams = [
+                    group.create_task(_stream_until(bench, server, end_s)) for _ in range(STREAMS)
+                ]
             rounds.add("lost", sum(task.result() for task in uses))
-            rounds.add("answers", streams.result())
+            rounds.add("answers", sum(task.result()[0] for task in streams))
+            rounds.add("refused", sum(task.result()[1] for task in streams))
             for role, pid in server.pids.items():
                 rounds.add(role, rss_mb(pid) - before[role])
     rows = (
         rounds.alone(f"of {CLIENTS} keep-alive clients, lost", "clients", "lost", at_most=0),
-        rounds.alone(f"answers of {STREAMS} streams, all complete", "answers", "answers"),
+        rounds.alone(f"answers of {STREAMS} streams, complete", "answers", "answers"),
+        rounds.alone("answers that were refused or cut", "answers", "refused", at_most=0),
         *(rounds.alone(f"{role} rss, growth", "MB", role, at_most=20) for role in server.pids),
     )
     title = f"{CLIENTS} keep-alive clients and {STREAMS} streams for {bench.soak_s:.0f} s"
@@ -67,13 +74,14 @@ class _Idler:
         if answer.status != 200:
             raise BadAnswer(f"status {answer.status}")
 
-    async def use_until(self, end_s: float) -> int:
+    async def use_until(self, end_s: float, first_after_s: float) -> int:
         """Use the connection every 30 s and once at the end; 1 if it was lost, else 0."""
+        pause_s = first_after_s
         try:
             while (left_s := end_s - time.monotonic()) > 0:
+                await asyncio.sleep(min(pause_s, left_s))
                 await self.use()
-                await asyncio.sleep(min(ASK_EVERY_S, left_s))
-            await self.use()
+                pause_s = ASK_EVERY_S
         except (OSError, BadAnswer):
             return 1
         return 0
@@ -88,9 +96,14 @@ async def _idler(server: Server) -> AsyncIterator[_Idler]:
         writer.close()
 
 
-async def _stream_until(bench: Bench, server: Server, end_s: float) -> int:
-    """Sixteen streams at a time, every one to its end; how many there were."""
-    answers = 0
+async def _stream_until(bench: Bench, server: Server, end_s: float) -> tuple[int, int]:
+    """One stream after the other; how many were complete, and how many were not."""
+    complete = lost = 0
     while time.monotonic() < end_s:
-        answers += len(await server.ask_all(bench.prompts(STREAMS), 128))
-    return answers
+        try:
+            await server.ask(user(bench.prompts(1)[0]), 128)
+        except (OSError, BadAnswer):
+            lost += 1
+        else:
+            complete += 1
+    return complete, lost

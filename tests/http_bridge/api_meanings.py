@@ -41,7 +41,8 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "messages": "system, developer (a system message), user, assistant, tool; content is "
         "text or parts, pictures are data: URLs in a user's message",
         "stream_options": "include_usage: a last chunk with the engine's counts",
-        "response_format": "text always; json_object and json_schema need the capability structured",
+        "response_format": "text always; json_object and json_schema need the capability "
+        "structured",
         "logprobs": "of the visible text",
         "top_logprobs": "only with logprobs: true",
         "reasoning_effort": "none sets enable_thinking to false for the chat template, the others "
@@ -80,7 +81,8 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         '"Error: " before its text), thinking; the last one is the user\'s',
         "system": "text or text blocks",
         "max_tokens": "required, as Anthropic documents",
-        "stop_sequences": "none of them is ever part of the answer; stop_sequence says which it was",
+        "stop_sequences": "none of them is ever part of the answer; stop_sequence says which it "
+        "was",
         "tools": "custom tools; a model whose chat template knows no tools is refused",
         "tool_choice": "auto and none always; any, tool and disable_parallel_tool_use need the "
         "capability structured",

@@ -26,6 +26,18 @@ This page is generated: `python -m tests.http_bridge.generate_api_fields_doc`.
 """
 
 
+WORDS: Final[dict[type[inspect.Type], str]] = {
+    inspect.BoolType: "`true`, `false`",
+    inspect.VarTupleType: "list",
+    inspect.TupleType: "list",
+    inspect.StructType: "object",
+    inspect.DictType: "object",
+    inspect.BytesType: "file",
+    inspect.NoneType: "`null`",
+    inspect.StrType: "text",
+}
+
+
 def values_of(kind: inspect.Type) -> str:
     """A type in a reader's words."""
     match kind:
@@ -38,18 +50,8 @@ def values_of(kind: inspect.Type) -> str:
             return ", ".join(f"`{value}`" for value in kind.values)
         case inspect.IntType() | inspect.FloatType():
             return _number(kind)
-        case inspect.BoolType():
-            return "`true`, `false`"
-        case inspect.VarTupleType() | inspect.TupleType():
-            return "list"
-        case inspect.StructType() | inspect.DictType():
-            return "object"
-        case inspect.BytesType():
-            return "file"
-        case inspect.NoneType():
-            return "`null`"
         case _:
-            return "text"
+            return WORDS[type(kind)]
 
 
 def _is_none(kind: inspect.Type) -> bool:

@@ -37,4 +37,24 @@ def _embeddings() -> Engine:
     return EmbeddingsEngine()
 
 
-REGISTRY: Final[Registry] = {"text": _text, "vision": _vision, "embeddings": _embeddings}
+def _speech() -> Engine:
+    leave_memory_unwired()
+    from daemon.worker.engines.speech import SpeechEngine  # noqa: PLC0415
+
+    return SpeechEngine()
+
+
+def _transcription() -> Engine:
+    leave_memory_unwired()
+    from daemon.worker.engines.transcription import TranscriptionEngine  # noqa: PLC0415
+
+    return TranscriptionEngine()
+
+
+REGISTRY: Final[Registry] = {
+    "text": _text,
+    "vision": _vision,
+    "embeddings": _embeddings,
+    "speech": _speech,
+    "transcription": _transcription,
+}
