@@ -23,6 +23,7 @@ VERBS: Final[dict[str, str]] = {
     "why": "ctl.verbs.why:why",
     "events": "ctl.verbs.events:events",
     "usage": "ctl.verbs.usage:usage",
+    "simulate": "ctl.verbs.simulate:simulate",
     "unquarantine": "ctl.verbs.care:unquarantine",
     "safe-mode": "ctl.verbs.service:safe_mode",
     "config": "ctl.verbs.service:config",

@@ -1,4 +1,4 @@
-"""``mlxd history at``: questions about the past, answered from the log's files.
+"""``mlxd history at|simulate``: questions about the past, answered from the log's files.
 
 It reads beside a running daemon and changes nothing. Exit codes are those of ``mlxctl``.
 """
@@ -15,8 +15,11 @@ from daemon.eventlog.disk import OsDisk
 from daemon.eventlog.errors import LogError
 from daemon.eventlog.log import EventLog
 from daemon.history import fold, parse_place, view_of
+from daemon.simulation import compare, parse_policy
 from daemon.wire.errors import HANDLING, Code, Fault, MlxdError
+from daemon.wire.moments import parse_moment_ms
 from daemon.wire.paths import Home
+from daemon.wire.units import parse_bytes
 
 
 @click.group("history", help="Ask the event log about the past; changes nothing.")
@@ -35,6 +38,24 @@ def at_command(home: Home, place: str, _as_json: bool) -> None:
         view = view_of(fold(log.replay(), where), where, str(home.root))
     fields = msgspec.to_builtins(view)
     click.echo(msgspec.json.encode({"v": 1, **_without_wire_fields(fields)}))
+
+
+@history_group.command("simulate", help="The log's demand under other rules, as JSON.")
+@click.option("--budget", help="Memory for all models, such as 24G.")
+@click.option("--policy", default="lru", help='"lru", "largest-first", "ttl=10m", or two of them.')
+@click.option("--since", help="Count only from then on, such as 7d.")
+@click.option("--json", "_as_json", is_flag=True, help="Print one JSON object: always so.")
+@click.pass_obj
+def simulate_command(
+    home: Home, budget: str | None, policy: str, since: str | None, _as_json: bool
+) -> None:
+    """Loads, evictions and waits: recorded, replayed, and under these rules."""
+    with failures(), open_log(home.events_dir) as log:
+        budget_bytes = None if budget is None else parse_bytes(budget, field="budget")
+        rules = parse_policy(policy, budget_bytes)
+        since_ms = 0 if since is None else parse_moment_ms(since, Clock().now_ms())
+        comparison = compare(log.replay(), rules, since_ms)
+    click.echo(msgspec.json.encode({"v": 1, **msgspec.to_builtins(comparison)}))
 
 
 def _without_wire_fields(fields: dict[str, object]) -> dict[str, object]:

@@ -1,13 +1,23 @@
 """Who must go when room is needed: a pure choice that never logs and never acts."""
 
 from collections.abc import Callable, Sequence
-from typing import assert_never
+from typing import Final, assert_never
 
 import msgspec
 
 from daemon.pool.budget import claim_of, committed_bytes
 from daemon.pool.messages import Candidate, Option
-from daemon.pool.state import MIN_RESIDENCY_MS, Busy, Draining, Idle, Loading, Pool, Slot, Stopping
+from daemon.pool.state import (
+    MIN_RESIDENCY_MS,
+    Busy,
+    Draining,
+    Idle,
+    Loading,
+    PolicyName,
+    Pool,
+    Slot,
+    Stopping,
+)
 
 
 class Fits(msgspec.Struct, frozen=True):
@@ -37,6 +47,9 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Room = Fits | Evict | Wait
+Enough = Callable[[Sequence[Idle]], bool]
+Policy = Callable[[Sequence[Idle], Enough], tuple[tuple[Idle, ...], str]]
+"""Of what may go, coldest first, those that shall; and the rule in words. Pure."""
 
 
 def make_room(
@@ -68,7 +81,8 @@ def make_room(
         return freed >= needed_bytes and len(chosen) >= needed_workers
 
     patient = waited_ms >= MIN_RESIDENCY_MS
-    victims, rule = least_recently_used(coldest_first(pool, now_ms, patient=patient), enough)
+    choose = POLICIES[pool.policy]
+    victims, rule = choose(coldest_first(pool, now_ms, patient=patient), enough)
     if not victims:
         return Wait(leaving=False)
     return Evict(
@@ -97,7 +111,7 @@ def candidates_of(pool: Pool, now_ms: int, *, patient: bool) -> tuple[Candidate,
 
 
 def least_recently_used(
-    coldest_first: Sequence[Idle], enough: Callable[[Sequence[Idle]], bool]
+    coldest_first: Sequence[Idle], enough: Enough
 ) -> tuple[tuple[Idle, ...], str]:
     """The coldest single model that frees enough; else the coldest together, the unneeded
     left out. Nothing if all of them are not enough.
@@ -105,18 +119,38 @@ def least_recently_used(
     for slot in coldest_first:
         if enough((slot,)):
             return (slot,), "lru: coldest single model that frees enough"
+    chosen = _until_enough(coldest_first, enough)
+    return chosen, "lru: coldest first until enough" if chosen else "lru: nothing may go"
+
+
+def largest_first(coldest_first: Sequence[Idle], enough: Enough) -> tuple[tuple[Idle, ...], str]:
+    """The largest that suffice, so that as few as possible go; of equals the colder first."""
+    ranked = sorted(coldest_first, key=lambda slot: -slot.tenant.claim_bytes)
+    chosen = _until_enough(ranked, enough)
+    return chosen, "largest first until enough" if chosen else "largest first: nothing may go"
+
+
+def _until_enough(ranked: Sequence[Idle], enough: Enough) -> tuple[Idle, ...]:
+    """As many from the front as it takes, the unneeded left out; none if all are too few."""
     chosen: list[Idle] = []
-    for slot in coldest_first:
+    for slot in ranked:
         chosen.append(slot)
         if enough(chosen):
             break
     else:
-        return (), "lru: nothing may go"
+        return ()
     for slot in reversed(chosen[:-1]):
         without = [s for s in chosen if s is not slot]
         if enough(without):
             chosen = without
-    return tuple(chosen), "lru: coldest first until enough"
+    return tuple(chosen)
+
+
+POLICIES: Final[dict[PolicyName, Policy]] = {
+    "lru": least_recently_used,
+    "largest_first": largest_first,
+}
+"""Who may be asked to go, and for what rule; a simulation can choose another."""
 
 
 def _protection(pool: Pool, slot: Slot, now_ms: int, patient: bool) -> str | None:

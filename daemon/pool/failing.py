@@ -32,6 +32,8 @@ def fail_load(draft: Draft, slot: Loading, reason: m.FailureReason, message: str
         m.LoadFailed(worker=slot.tenant.worker, model=model.name, reason=reason, message=message)
     )
     quarantine_if_hopeless(draft, model)
+    if reason == "daemon_restarted":
+        return  # no fault of the model: whoever waits gets the next load
     if reason == "out_of_memory" and _retry(draft, slot):
         return
     load_ended_badly(

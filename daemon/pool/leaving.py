@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from daemon.pool import messages as m
 from daemon.pool.draft import Draft
-from daemon.pool.eviction import candidates_of, coldest_first, least_recently_used
+from daemon.pool.eviction import POLICIES, candidates_of, coldest_first
 from daemon.pool.state import (
     THRASH_EVICTIONS,
     THRASH_WINDOW_MS,
@@ -107,7 +107,7 @@ def relieve(draft: Draft) -> None:
     def enough(chosen: Sequence[Idle]) -> bool:
         return sum(s.tenant.claim_bytes for s in chosen) >= excess_bytes
 
-    victims, rule = least_recently_used(eligible, enough)
+    victims, rule = POLICIES[pool.policy](eligible, enough)
     candidates = candidates_of(pool, draft.now_ms, patient=False)
     for victim in victims or eligible:
         begin_eviction(

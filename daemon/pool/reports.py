@@ -174,7 +174,9 @@ def _drain_report(draft: Draft, slot: Slot, command: m.ReportDrained | m.ReportS
 
 def _exited(draft: Draft, slot: Slot, command: m.ReportExit) -> None:
     if isinstance(slot, Loading):
-        fail_load(draft, slot, "crashed", _how_it_ended(command))
+        # One that was never heard of since a restart went down with the daemon it served.
+        reason: m.FailureReason = "daemon_restarted" if slot.inherited else "crashed"
+        fail_load(draft, slot, reason, _how_it_ended(command))
     _end_leases(draft, slot)
     expected = command.blameless or not isinstance(slot, Idle | Busy)
     worker, model = slot.tenant.worker, slot.tenant.model

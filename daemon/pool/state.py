@@ -245,6 +245,9 @@ class Refusals(msgspec.Struct, frozen=True, kw_only=True):
     last: RequestRefused
 
 
+PolicyName = Literal["lru", "largest_first"]
+
+
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
     """Everything the daemon believes. Mappings are never changed in place."""
 
@@ -277,6 +280,8 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     detaching: bool = False
     read_only: str | None = None
     """Why the event log cannot be written."""
+    policy: PolicyName = "lru"
+    """Who goes first when room is needed; only simulations set another."""
 
     def slot_of(self, worker: str) -> Slot | None:
         """The slot that ``worker`` serves; None once it is gone."""

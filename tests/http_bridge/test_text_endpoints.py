@@ -353,3 +353,39 @@ async def test_a_failed_response_says_so_last(open_setup: OpenSetup) -> None:
     assert found[-1].type == "response.failed"
     assert found[-1].response.error is not None
     assert found[-1].response.error.message == "gone (worker_failed)"
+
+
+async def test_leaving_ends_every_choice(open_setup: OpenSetup) -> None:
+    async def hangs(line: Line, request: d.Generate) -> None:
+        await line.send(d.Accepted(prompt_tokens=1), d.Delta(text="a", tokens=1))
+        await line.until_closed()
+
+    async with open_setup(FakeModel("m", hangs)) as setup:
+        stream = await setup.sdk.chat.completions.create(
+            model="m", messages=[HELLO], n=3, stream=True
+        )
+        await anext(stream)
+        await stream.close()
+        await setup.fake.ledger.wait_for("worker closed lease-1", times=3)
+        await setup.fake.ledger.wait_for("release lease-1")
+
+
+async def test_a_bridge_that_stops_ends_counting_with_an_error(open_setup: OpenSetup) -> None:
+    async def hangs(line: Line, _request: d.WorkRequest) -> None:
+        await line.until_closed()
+
+    caught: list[anthropic.APIStatusError] = []
+    model = FakeModel("m", says(), calls=hangs)
+    async with anyio.create_task_group() as tasks, open_setup(model) as setup:
+        client = anthropic.AsyncAnthropic(base_url=setup.url, api_key="x", max_retries=0)
+
+        async def ask() -> None:
+            try:
+                await client.messages.count_tokens(model="m", messages=[TURN])
+            except anthropic.APIStatusError as error:
+                caught.append(error)
+
+        tasks.start_soon(ask)
+        await setup.fake.ledger.wait_for("accept lease-1")
+    await client.close()
+    assert [error.status_code for error in caught] == [503]

@@ -1,0 +1,88 @@
+"""The comparison: what happened, counted from the log, beside two simulations."""
+
+import pytest
+
+from daemon.eventlog.record import Record
+from daemon.pool import messages as m
+from daemon.pool.simulate import Rules, Waits
+from daemon.simulation import compare, parse_policy
+from daemon.wire.errors import Code, MlxdError
+from tests.daemon.test_history import GB, LOAD, READY, STARTED, T0
+
+ACQUIRED = m.LoadStarted(
+    model=LOAD.model,
+    worker="w1",
+    claim_bytes=4 * GB,
+    kv_tokens=1,
+    rows_max=1,
+    reason="acquire",
+    asked_by=("mlx-bridge",),
+)
+USAGE = m.UsageRecorded(
+    key="/a",
+    model="a",
+    window_ms=60_000,
+    requests=3,
+    prompt_tokens=1,
+    completion_tokens=1,
+    busy_ms=1,
+    arrivals=((0, 1_000), (30_000, 1_000)),
+    arrivals_dropped=1,
+)
+REFUSED = m.RequestRefused(
+    key="/b", model="b", code="over_budget", client="c", message="too big", count=2
+)
+STEPS: list[tuple[int, m.DurableEvent]] = [
+    (0, STARTED),
+    (60_000, ACQUIRED),
+    (61_000, READY),
+    (121_000, USAGE),
+    (130_000, REFUSED),
+]
+RECORDS = [
+    Record(seq=n, at_ms=T0 + after_ms, cause=m.Cause(command="x"), events=(event,), chain="")
+    for n, (after_ms, event) in enumerate(STEPS, 1)
+]
+
+
+def test_what_happened_and_what_would_have() -> None:
+    told = compare(RECORDS, Rules(budget_bytes=GB), 0)
+
+    happened = told.recorded
+    assert (happened.requests, happened.refused, happened.loads) == (5, 2, 1)
+    assert (happened.loading_ms, happened.peak_bytes, happened.waits) == (900, 4 * GB, None)
+    assert (told.replayed.requests, told.replayed.loads) == (2, 1)
+    assert told.replayed.waits == Waits(requests=1, total_ms=1_000, longest_ms=1_000)
+    assert (told.simulated.loads, told.simulated.refused) == (0, 2)
+    assert (told.since_at_ms, told.until_at_ms, told.dropped) == (T0, T0 + 130_000, 1)
+
+
+def test_since() -> None:
+    told = compare(RECORDS, Rules(), T0 + 70_000)
+
+    assert (told.recorded.loads, told.recorded.requests) == (0, 5)
+    assert (told.replayed.loads, told.replayed.requests) == (0, 1)
+    with pytest.raises(MlxdError, match="nothing since then"):
+        compare(RECORDS, Rules(), T0 + 130_001)
+    with pytest.raises(MlxdError, match="nothing since then"):
+        compare([], Rules(), 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "rules"),
+    [
+        ("lru", Rules()),
+        ("largest-first", Rules(policy="largest_first")),
+        ("ttl=10m", Rules(ttl_ms=600_000)),
+        ("largest-first, ttl=90s", Rules(policy="largest_first", ttl_ms=90_000)),
+    ],
+)
+def test_policies(text: str, rules: Rules) -> None:
+    assert parse_policy(text) == rules
+
+
+@pytest.mark.parametrize("text", ["", "fifo", "lru=1", "ttl", "ttl=", "ttl=soon", "lru,,"])
+def test_what_is_no_policy(text: str) -> None:
+    with pytest.raises(MlxdError) as caught:
+        parse_policy(text)
+    assert caught.value.code is Code.INVALID_REQUEST
