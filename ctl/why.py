@@ -130,7 +130,7 @@ class Explainer:
         first = f" Passed over before it: {'; '.join(passed)}." if passed else ""
         if ready is None:
             return f"Its load began at {self._when(load)}, {reason}{over}.{first}"
-        took = format_duration_ms(ready.event["load_ms"])
+        took = format_duration_ms(ready.at_ms - load.at_ms)
         return f"Loaded in {took} at {self._when(load, ready)}, {reason}{over}.{first}"
 
     def _claim(self, load: Told, model: c.ResidentModel) -> str:

@@ -76,7 +76,7 @@ def test_idle_and_pinned() -> None:
 
     assert plain(explanation.page()) == (
         "a is in memory, and nobody uses it now.\n"
-        "  Loaded in 2.5 s at 14:03:30 (9m ago, records 1 to 2), for a request by mlx-bridge.\n"
+        "  Loaded in 10.0 s at 14:03:30 (9m ago, records 1 to 2), for a request by mlx-bridge.\n"
         "  It takes 4.00 GB of the budget of 24.0 GB. Reserved: 4.00 GB = weights 3.00 GB + "
         "KV cache 800 MB (16,000 tokens) + overhead 200 MB; measured: 3.00 GB.\n"
         "  Idle since 14:11:20 (2m ago); 12 requests since it was loaded, as far as recorded.\n"
@@ -138,7 +138,7 @@ def test_a_use_that_came_before_the_load_is_not_counted() -> None:
     steps: list[Step] = [*LOADED, (500, TIMER, (USED,)), (400, TIMER, (exited,))]
     both = told([*steps, (300, PERSON, (again,)), (290, TIMER, (ready,))], slot())
 
-    assert any(s.startswith("Loaded in 2.5 s at 14:08:30") for s in both.sentences())
+    assert any(s.startswith("Loaded in 10.0 s at 14:08:30") for s in both.sentences())
     assert "In all the log: 2 loads, 0 evictions." in both.sentences()
     assert not any("12 requests" in s for s in both.sentences())
 
@@ -173,7 +173,7 @@ def test_evicted_with_all_who_were_looked_at() -> None:
         "    d      1.00 GB  1m before  evicted, too\n"
         "    e      1.00 GB  1m before  could have gone; was not needed\n"
         "  4.00 GB came free 2.0 s later (record 4).\n"
-        "  It had been there: Loaded in 2.5 s at 14:03:30 (9m ago, records 1 to 2), for a request "
+        "  It had been there: Loaded in 10.0 s at 14:03:30 (9m ago, records 1 to 2), for a request "
         "by mlx-bridge.\n"
         "  In all the log: 1 load, 1 eviction.\n"
         "  The next request for it loads it, or: mlxctl load a\n"

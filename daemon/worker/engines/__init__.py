@@ -58,3 +58,4 @@ REGISTRY: Final[Registry] = {
     "speech": _speech,
     "transcription": _transcription,
 }
+"""What ``begin`` may name as a kind."""

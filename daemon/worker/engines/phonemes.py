@@ -15,34 +15,17 @@ from typing import Any, Final
 from daemon.worker.engines.conversation import invalid
 
 _TOKEN: Final = re.compile(
-    r"(?P<number>\$?\d[\d,]*(?:\.\d+)?(?:st|nd|rd|th)?)|(?P<word>[A-Za-z]+(?:['’][A-Za-z]+)*)"
+    r"(?P<number>\$?\d[\d,]*(?:\.\d+)?(?:st|nd|rd|th)?)|(?P<word>[A-Za-z]+(?:['\u2019][A-Za-z]+)*)"
     r"|(?P<sign>[%&+=@])|(?P<pause>[;:,.!?—…]+)"
 )
 _SIGNS: Final = {"%": "percent", "&": "and", "+": "plus", "=": "equals", "@": "at"}
-_VOWELS: Final = frozenset("AIOQWYaiuæɑɒɔəɛɜɪʊʌᵻ")
-_SMALL: Final = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-_TENS: Final = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_VOWELS: Final = frozenset("AIOQWYaiuæɑɒɔəɛɜɪʊʌᵻ")  # noqa: RUF001  (Kokoro's alphabet)
+_SMALL: Final = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+    *("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen"),
+    *("eighteen", "nineteen"),
+)
+_TENS: Final = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _SCALES: Final = ((10**12, "trillion"), (10**9, "billion"), (10**6, "million"), (1000, "thousand"))
 _ORDINALS: Final = {
     "one": "first",
@@ -84,7 +67,7 @@ def _words(text: str) -> list[str]:
         if match["number"]:
             words += number_words(match["number"])
         else:
-            words.append(_SIGNS.get(match[0], match[0].replace("’", "'")))
+            words.append(_SIGNS.get(match[0], match[0].replace("\u2019", "'")))
     return words
 
 

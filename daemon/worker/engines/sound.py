@@ -4,7 +4,7 @@ import io
 import wave
 from typing import Any, Final
 
-import miniaudio
+import miniaudio  # type: ignore[import-untyped]
 import numpy as np
 import numpy.typing as npt
 
@@ -65,7 +65,8 @@ def _chunks(data: bytes, sample_rate: int) -> list[Samples]:
 def to_pcm(samples: Any) -> bytes:
     """16-bit little-endian samples, clipped."""
     scaled = np.clip(np.asarray(samples, np.float32), -1.0, 1.0) * 32767.0
-    return np.rint(scaled).astype("<i2").tobytes()
+    pcm: bytes = np.rint(scaled).astype("<i2").tobytes()
+    return pcm
 
 
 def wav_file(pcm: bytes, sample_rate: int) -> bytes:

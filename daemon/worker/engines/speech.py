@@ -91,7 +91,8 @@ class _Kokoro(JobModel):
                 f'"{self._name}" has no voice "{voice}"; it has {", ".join(self._voices)}', "voice"
             )
         if voice not in self._styles:
-            self._styles[voice] = mx.load(str(self._voices[voice]))["voice"]
+            stored: Any = mx.load(str(self._voices[voice]))
+            self._styles[voice] = stored["voice"]
         return self._styles[voice]
 
     def _phonemes(self, text: str) -> str:

@@ -254,7 +254,8 @@ class _Hearing:
     @property
     def _stamp_s(self) -> float:
         """What one time stamp more means."""
-        return self._stride * HOP_LENGTH / SAMPLE_RATE
+        stamp_s: float = self._stride * HOP_LENGTH / SAMPLE_RATE
+        return stamp_s
 
 
 def _segment(one: dict[str, Any], seek: int, result: Any) -> Segment:
