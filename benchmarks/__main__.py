@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -59,8 +60,6 @@ async def run(bench: Bench, topics: list[str], *, aloud: bool) -> Results:
 def main() -> None:
     """The command line."""
     arguments = _parse()
-    # SIGTERM ends the blocks as Ctrl-C does, and with them every process that was started.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     topics = arguments.topics or [topic for topic in TOPICS if topic not in BY_REQUEST]
     with tempfile.TemporaryDirectory(prefix="mlxd-bench-") as folder:
         bench = Bench(
@@ -70,11 +69,20 @@ def main() -> None:
             soak_s=arguments.soak_s or (5.0 if arguments.quick else SOAK_S),
         )
         try:
-            results = asyncio.run(run(bench, topics, aloud=not arguments.json))
-        except KeyboardInterrupt:
+            results = asyncio.run(_interruptible(run(bench, topics, aloud=not arguments.json)))
+        except asyncio.CancelledError:
             sys.exit(130)
     if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(results)).decode())
+
+
+async def _interruptible(running: Coroutine[None, None, Results]) -> Results:
+    """``running``, cancelled by Ctrl-C and SIGTERM: its blocks end what they started."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    return await running
 
 
 def _parse() -> argparse.Namespace:

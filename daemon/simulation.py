@@ -86,7 +86,7 @@ def compare(records: Iterable[Record], rules: Rules, since_ms: int) -> Compariso
 
     def simulated(rules: Rules) -> Outcome:
         simulation = Simulation(reader.subjects, rules, since_ms=since_ms, exit_ms=exit_ms)
-        return simulation.run(demands)
+        return simulation.run(demands, last_ms)
 
     return Comparison(
         since_at_ms=max(since_ms, happened.first_ms),

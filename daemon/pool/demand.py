@@ -1,5 +1,7 @@
 """What was asked of the pool, read back from its own events: who came when, for how long."""
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -28,18 +30,41 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     limits: m.Limits | None = None
 
 
-class Subject(msgspec.Struct, kw_only=True):
-    """What the log teaches of one model.
+class Load(msgspec.Struct, kw_only=True):
+    """One recorded load of a model.
 
     Attributes:
+        option: With the terms that were in force.
         spawn_ms: From the decision to load it until its worker began to.
-        load_ms: What its last load took after that; None if none ended well.
+        load_ms: What it took after that; None if it did not end well.
     """
 
+    at_ms: int
     option: m.Option
     spawn_ms: int = 0
     load_ms: int | None = None
     measured_bytes: int = 0
+
+
+class Subject:
+    """What the log teaches of one model: its loads, oldest first, at least one."""
+
+    def __init__(self, *loads: Load) -> None:
+        self.loads = list(loads)
+
+    def option_at(self, at_ms: int) -> m.Option:
+        """The model with its terms as they were at that time."""
+        return _latest(self.loads, at_ms).option
+
+    def load_at(self, at_ms: int) -> Load | None:
+        """How a load went at about that time; None if none ever ended well."""
+        ended = [load for load in self.loads if load.load_ms is not None]
+        return _latest(ended, at_ms) if ended else None
+
+
+def _latest(loads: Sequence[Load], at_ms: int) -> Load:
+    """The last that began by then, else the first."""
+    return loads[max(bisect_right(loads, at_ms, key=lambda load: load.at_ms) - 1, 0)]
 
 
 class DemandReader:
@@ -59,7 +84,7 @@ class DemandReader:
         self._demands: list[Demand] = []
         self._key_of: dict[str, str] = {}
         self._cold: dict[str, int] = {}
-        self._began: dict[str, int] = {}
+        self._load_of: dict[str, Load] = {}
         self._leaving: dict[str, int] = {}
         self._boot_id: str | None = None
 
@@ -105,7 +130,7 @@ class DemandReader:
             case m.LoadReady():
                 self._load_ready(at_ms, event)
             case m.WorkerExited():
-                self._began.pop(event.worker, None)
+                self._load_of.pop(event.worker, None)
                 self._served(self._key_of.pop(event.worker, ""))
                 began_ms = self._leaving.pop(event.worker, None)
                 if began_ms is not None:
@@ -116,9 +141,9 @@ class DemandReader:
         terms = m.Terms(ttl_ms=event.ttl_ms, rows_max=event.rows_max)
         option = m.Option(model=event.model, terms=terms)
         self._key_of[event.worker] = key
-        self._began[event.worker] = at_ms
-        subject = self.subjects.setdefault(key, Subject(option=option))
-        subject.option = option
+        load = Load(at_ms=at_ms, option=option)
+        self.subjects.setdefault(key, Subject()).loads.append(load)
+        self._load_of[event.worker] = load
         match event.reason:
             case "acquire" | "retry":
                 self._served(key)
@@ -129,12 +154,10 @@ class DemandReader:
                 self._add(at_ms, "wish", key)
 
     def _load_ready(self, at_ms: int, event: m.LoadReady) -> None:
-        began_ms = self._began.pop(event.worker, None)
-        subject = self.subjects.get(self._key_of.get(event.worker, ""))
-        if subject is None or began_ms is None:
-            return
-        subject.load_ms, subject.measured_bytes = event.load_ms, event.measured_bytes
-        subject.spawn_ms = max(at_ms - began_ms - event.load_ms, 0)
+        load = self._load_of.pop(event.worker, None)
+        if load is not None:
+            load.load_ms, load.measured_bytes = event.load_ms, event.measured_bytes
+            load.spawn_ms = max(at_ms - load.at_ms - event.load_ms, 0)
 
     def _leave(self, at_ms: int, event: m.EvictStarted | m.UnloadStarted) -> None:
         self._leaving[event.worker] = at_ms

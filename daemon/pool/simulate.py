@@ -13,7 +13,7 @@ from daemon.pool.demand import Demand, Subject
 from daemon.pool.evolve import evolve
 from daemon.pool.loading import LOAD_TIME_GUESS_MS
 from daemon.pool.react import react
-from daemon.pool.state import Limits, PolicyName, Pool
+from daemon.pool.state import LEASE_LAPSE_MS, Limits, PolicyName, Pool
 
 DEADLINE_MS: Final = 120_000
 """How long a request waits for its model: what the bridge asks for."""
@@ -119,11 +119,12 @@ class Simulation:
         self._due: list[_Due] = []
         self._outcome = Outcome(waits=Waits())
 
-    def run(self, demands: Sequence[Demand]) -> Outcome:
-        """Live through ``demands``, which are in order of time."""
+    def run(self, demands: Sequence[Demand], until_ms: int = 0) -> Outcome:
+        """Live through ``demands``, which are in order of time, and on to ``until_ms``."""
         for demand in demands:
             self._advance(demand.at_ms)
             self._meet(demand)
+        self._advance(until_ms)
         while self._asked or self._due:
             next_ms = self._next_ms()
             assert next_ms is not None, "somebody waits, and nothing is due"
@@ -192,7 +193,7 @@ class Simulation:
                 )
 
     def _option(self, key: str) -> m.Option:
-        option = self._subjects[key].option
+        option = self._subjects[key].option_at(self._now_ms)
         if self._rules.ttl_ms is None:
             return option
         return replace(option, terms=replace(option.terms, ttl_ms=self._rules.ttl_ms))
@@ -235,7 +236,8 @@ class Simulation:
         match effect:
             case m.SpawnWorker():
                 spawned = m.ReportSpawned(worker=effect.worker, pid=0, start_time=0, boot_id="")
-                self._later(self._subjects[effect.model.key].spawn_ms, spawned)
+                load = self._subjects[effect.model.key].load_at(self._now_ms)
+                self._later(load.spawn_ms if load is not None else 0, spawned)
             case m.BeginLoad():
                 self._load(effect)
             case m.DrainWorker():
@@ -251,11 +253,13 @@ class Simulation:
                 pass  # nobody listens
 
     def _load(self, effect: m.BeginLoad) -> None:
-        subject = self._subjects[effect.model.key]
-        load_ms = LOAD_TIME_GUESS_MS if subject.load_ms is None else subject.load_ms
+        load = self._subjects[effect.model.key].load_at(self._now_ms)
+        load_ms = LOAD_TIME_GUESS_MS
+        if load is not None and load.load_ms is not None:
+            load_ms = load.load_ms
         ready = m.ReportReady(
             worker=effect.worker,
-            measured_bytes=subject.measured_bytes,
+            measured_bytes=load.measured_bytes if load is not None else 0,
             load_ms=load_ms,
             context_tokens=effect.model.context_tokens,
         )
@@ -263,8 +267,9 @@ class Simulation:
 
     def _granted(self, effect: m.AnswerGranted) -> None:
         demand = self._asked.pop(effect.ticket)
-        # The lease alone keeps it busy; naming it in a report keeps it from lapsing.
-        self._later(0, m.ReportRunning(worker=effect.worker, running=0, leases=(effect.lease,)))
+        if demand.hold_ms >= LEASE_LAPSE_MS:
+            # The lease alone keeps it busy; naming it in a report keeps it from lapsing.
+            self._later(0, m.ReportRunning(worker=effect.worker, running=0, leases=(effect.lease,)))
         self._later(demand.hold_ms, m.Release(leases=(effect.lease,)))
         if self._counts(demand) and effect.waited_ms:
             self._outcome.count_wait(effect.waited_ms)

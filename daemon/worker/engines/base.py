@@ -129,11 +129,11 @@ Registry = Mapping[str, Callable[[], Engine]]
 """Engine kind, as in :class:`Begin`, to a function that imports and makes the engine."""
 
 _SERVED_BY: Final = {
-    "Generate": "text or vision",
-    "CountTokens": "text or vision",
-    "Embed": "embeddings",
-    "Speak": "speech",
-    "Transcribe": "transcription",
+    "Generate": "a text or vision",
+    "CountTokens": "a text or vision",
+    "Embed": "an embeddings",
+    "Speak": "a speech",
+    "Transcribe": "a transcription",
 }
 
 
@@ -145,7 +145,7 @@ def not_served(request: WorkRequest, what: str) -> MlxdError:
     """
     kind = _SERVED_BY[type(request).__name__]
     return MlxdError(
-        Code.INVALID_REQUEST, f"this model {what}; use a {kind} model for this", field="model"
+        Code.INVALID_REQUEST, f"this model {what}; use {kind} model for this", field="model"
     )
 
 

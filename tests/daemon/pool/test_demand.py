@@ -1,7 +1,7 @@
 """Demand read back from events."""
 
 from daemon.pool import messages as m
-from daemon.pool.demand import Demand, DemandReader
+from daemon.pool.demand import Demand, DemandReader, Load, Subject
 
 MODEL = m.Model(
     key="/a",
@@ -77,9 +77,23 @@ def test_the_first_request_came_when_its_load_began() -> None:
     )
 
     assert reader.finish() == [use(100_000, 2_000), use(130_800, 500)]
-    subject = reader.subjects["/a"]
-    assert (subject.spawn_ms, subject.load_ms, subject.measured_bytes) == (500, 300, 9)
-    assert subject.option.terms == m.Terms(ttl_ms=5_000, rows_max=3)
+    (loaded,) = reader.subjects["/a"].loads
+    assert (loaded.spawn_ms, loaded.load_ms, loaded.measured_bytes) == (500, 300, 9)
+    assert loaded.option.terms == m.Terms(ttl_ms=5_000, rows_max=3)
+
+
+def test_each_time_has_the_load_before_it() -> None:
+    option = m.Option(model=MODEL)
+    subject = Subject(
+        Load(at_ms=100, option=option, load_ms=7),
+        Load(at_ms=200, option=m.Option(model=MODEL, terms=m.Terms(ttl_ms=1)), load_ms=9),
+        Load(at_ms=300, option=option),
+    )
+    found = [subject.load_at(at_ms) for at_ms in (0, 100, 199, 200, 999)]
+
+    assert [load and load.load_ms for load in found] == [7, 7, 7, 9, 9]
+    assert [subject.option_at(t).terms.ttl_ms for t in (0, 199, 200, 300)] == [None, None, 1, None]
+    assert Subject(Load(at_ms=0, option=option)).load_at(5) is None
 
 
 def test_a_load_whose_request_left_is_still_demand() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from daemon.pool import messages as m
-from daemon.pool.demand import Demand, Subject
+from daemon.pool.demand import Demand, Load, Subject
 from daemon.pool.simulate import Outcome, Rules, Simulation, Waits
 
 GB = 10**9
@@ -22,9 +22,14 @@ def subject(name: str, size_gb: int) -> Subject:
         kv_token_bytes=0,
         context_tokens=8192,
     )
-    return Subject(
-        option=m.Option(model=model), spawn_ms=500, load_ms=1_500, measured_bytes=size_gb * GB
+    load = Load(
+        at_ms=0,
+        option=m.Option(model=model),
+        spawn_ms=500,
+        load_ms=1_500,
+        measured_bytes=size_gb * GB,
     )
+    return Subject(load)
 
 
 SUBJECTS = {name: subject(name, size) for name, size in (("a", 6), ("b", 6), ("c", 2), ("d", 4))}
@@ -137,6 +142,13 @@ def test_people_are_replayed_too() -> None:
     assert (found.loads, found.evictions, found.refused, found.waits) == (1, 0, 1, waits(0, 0, 0))
     assert (freed.loads, freed.evictions, freed.expiries) == (3, 0, 1)
     assert freed.waits == waits(1, 2_000, 2_000)
+
+
+def test_time_goes_on_to_the_end_of_the_log() -> None:
+    simulation = Simulation(SUBJECTS, Rules(ttl_ms=30_000), since_ms=0, exit_ms=500)
+    found = simulation.run([limits(10), use(1, "a")], 3 * MINUTE_MS)
+
+    assert (found.loads, found.expiries) == (1, 1)
 
 
 def test_models_that_the_log_never_loads_are_left_out() -> None:

@@ -1,0 +1,172 @@
+"""A guard, token by token: what it allows, what it leaves alone, and how it fails."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from mlx_lm.utils import load_tokenizer
+
+from daemon.wire.data import AnyJson, Generate, JsonSchema
+from daemon.wire.errors import MlxdError
+from daemon.worker.engines.constraint import Guard, Guide, Vocabulary, make_guide
+from tests.contract.tiny import SPECIAL, build_text_model
+
+SIZE = len(SPECIAL) + 256
+END = SPECIAL.index("<|im_end|>")
+THINK, UNTHINK = SPECIAL.index("<think>"), SPECIAL.index("</think>")
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+YES = JsonSchema(schema=json.dumps({"enum": ["yes", "no"]}).encode())
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return load_tokenizer(build_text_model(tmp_path_factory.mktemp("m")), eos_token_ids=[END])
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tokenizer: Any) -> Vocabulary:
+    return Vocabulary(tokenizer, SIZE)
+
+
+def ids(text: str) -> list[int]:
+    return [len(SPECIAL) + ord(letter) - ord("!") for letter in text]
+
+
+def guide(
+    tokenizer: Any, vocabulary: Vocabulary, *, thinking: bool = False, **fields: Any
+) -> Guide:
+    request = Generate(lease="l", prompt="x", **fields)
+    made = make_guide(request, tokenizer, vocabulary, thinking=thinking)
+    assert made is not None
+    return made
+
+
+def allowed(guard: Guard, tokens: list[int], size: int = SIZE) -> set[int]:
+    logits = guard(mx.array(tokens, mx.int32), mx.zeros((1, size)))
+    values: Any = logits[0].tolist()
+    return {i for i, value in enumerate(values) if value == 0.0}
+
+
+EVERYTHING = set(range(SIZE))
+
+
+def test_only_what_the_grammar_allows_may_come(tokenizer: Any, vocabulary: Vocabulary) -> None:
+    guard = Guard(guide(tokenizer, vocabulary, constraint=YES), vocabulary, 2)
+    written: list[int] = [30, 31]
+    for letter in '"no"':
+        options = allowed(guard, written)
+        assert ids(letter)[0] in options
+        assert options <= {*ids('"yesno'), THINK}
+        written += ids(letter)
+    assert allowed(guard, written) == {END}
+    assert guard.error == ""
+
+
+def test_a_row_that_is_put_in_again_goes_on_where_it_was(
+    tokenizer: Any, vocabulary: Vocabulary
+) -> None:
+    made = guide(tokenizer, vocabulary, constraint=YES)
+    guard = Guard(made, vocabulary, 1)
+    assert allowed(guard, [30, *ids('"ye')]) == set(ids("s"))
+
+
+def test_thinking_is_free_and_may_end_in_empty_lines(
+    tokenizer: Any, vocabulary: Vocabulary
+) -> None:
+    newline = tokenizer.encode("\n")[0]
+    for opened in (False, True):
+        made = guide(tokenizer, vocabulary, constraint=YES, thinking=opened)
+        guard = Guard(made, vocabulary, 0)
+        tokens: list[int] = []
+        if not opened:
+            assert THINK in allowed(guard, tokens)
+            tokens.append(THINK)
+        assert allowed(guard, tokens) == EVERYTHING
+        tokens += [*ids("{hm"), UNTHINK]
+        assert allowed(guard, tokens) == {newline, *ids('"')}
+        tokens += [newline, newline]
+        assert allowed(guard, tokens) == set(ids('"'))
+
+
+def test_a_strict_tool_binds_each_call_and_no_other_text(
+    tokenizer: Any, vocabulary: Vocabulary
+) -> None:
+    made = guide(tokenizer, vocabulary, tools=(TOOL,), strict_tools=("f",))
+    guard = Guard(made, vocabulary, 0)
+    opening, closing = SPECIAL.index("<tool_call>"), SPECIAL.index("</tool_call>")
+    newline = tokenizer.encode("\n")[0]
+    space = tokenizer.encode(" ")[0]
+    tokens = ids("free")
+    assert allowed(guard, tokens) == EVERYTHING
+    for _ in range(2):
+        tokens.append(opening)
+        assert allowed(guard, tokens) == {newline}
+        tokens += [newline, *ids('{"name":'), space, *ids('"f","arguments":')]
+        tokens.insert(-len(ids('"arguments":')), space)
+        tokens += [space, *ids("{}}"), newline]
+        assert allowed(guard, tokens) == {closing}
+        tokens.append(closing)
+        assert allowed(guard, tokens) == EVERYTHING
+    assert guard.error == ""
+
+
+def test_a_token_out_of_the_grammar_is_the_rows_error(
+    tokenizer: Any, vocabulary: Vocabulary
+) -> None:
+    guard = Guard(guide(tokenizer, vocabulary, constraint=AnyJson()), vocabulary, 0)
+    assert allowed(guard, ids("x")) == EVERYTHING
+    assert guard.error != ""
+    assert allowed(guard, ids("xy")) == EVERYTHING
+
+
+def test_logits_beyond_the_vocabulary_are_impossible(
+    tokenizer: Any, vocabulary: Vocabulary
+) -> None:
+    guard = Guard(guide(tokenizer, vocabulary, constraint=YES), vocabulary, 0)
+    assert allowed(guard, [], SIZE + 100) == {*ids('"'), THINK}
+
+
+def test_tokens_are_bytes(vocabulary: Vocabulary) -> None:
+    assert vocabulary.token_bytes(ids("a")[0]) == b"a"
+    assert vocabulary.token_bytes(END) == b"<|im_end|>"
+
+
+def test_models_with_call_forms_of_their_own_are_refused(
+    tokenizer: Any, vocabulary: Vocabulary
+) -> None:
+    def parse_tool_call(text: str) -> str:
+        return text
+
+    parse_tool_call.__module__ = "mlx_lm.tool_parsers.pythonic"
+    other = SimpleNamespace(
+        has_thinking=False, tool_parser=parse_tool_call, tool_call_start="[", tool_call_end="]"
+    )
+    with pytest.raises(MlxdError, match="pythonic") as caught:
+        guide(other, vocabulary, tools=(TOOL,), call_one_of=("f",))
+    assert caught.value.fault.field == "call_one_of"
+
+
+def test_parameters_that_cannot_be_followed_matter_only_if_strict(
+    tokenizer: Any, vocabulary: Vocabulary
+) -> None:
+    odd = {"name": "g", "parameters": {"type": "array", "uniqueItems": True}}
+    tools = ({"type": "function", "function": odd},)
+    assert guide(tokenizer, vocabulary, tools=tools, call_one_of=("g",))
+    with pytest.raises(MlxdError, match="uniqueItems") as caught:
+        guide(tokenizer, vocabulary, tools=tools, strict_tools=("g",))
+    assert caught.value.fault.field == "tools[0].function.parameters"
+
+
+def test_a_tokenizer_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    slow = SimpleNamespace(eos_token_ids=[1], __len__=lambda: 3)
+    vocabulary = Vocabulary(slow, 10)
+    with pytest.raises(ValueError, match="not supported"):
+        _ = vocabulary.tokens
+    with pytest.raises(MlxdError, match="token by token") as caught:
+        make_guide(
+            Generate(lease="l", prompt="x", constraint=AnyJson()), slow, vocabulary, thinking=False
+        )
+    assert caught.value.fault.field == "constraint"
