@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -73,7 +75,16 @@ def main() -> None:
         except asyncio.CancelledError:
             sys.exit(130)
     if arguments.json:
-        print(msgspec.json.format(msgspec.json.encode(results)).decode())
+        print(json.dumps(document(results), indent=2))
+
+
+def document(results: Results) -> dict[str, Any]:
+    """What ``--json`` prints: everything, and each row's verdict."""
+    content: dict[str, Any] = msgspec.to_builtins(results)
+    for table, found in zip(content["tables"], results.tables, strict=True):
+        for row, source in zip(table["rows"], found.rows, strict=True):
+            row["verdict"] = source.verdict
+    return content
 
 
 async def _interruptible(running: Coroutine[None, None, Results]) -> Results:

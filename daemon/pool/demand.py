@@ -1,7 +1,5 @@
 """What was asked of the pool, read back from its own events: who came when, for how long."""
 
-from bisect import bisect_right
-from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -54,17 +52,24 @@ class Subject:
 
     def option_at(self, at_ms: int) -> m.Option:
         """The model with its terms as they were at that time."""
-        return _latest(self.loads, at_ms).option
+        return self.loads[self._index(at_ms)].option
 
     def load_at(self, at_ms: int) -> Load | None:
-        """How a load went at about that time; None if none ever ended well."""
-        ended = [load for load in self.loads if load.load_ms is not None]
-        return _latest(ended, at_ms) if ended else None
+        """How the last load by then went, or the next one; None if none ever ended well."""
+        index = self._index(at_ms)
+        by_nearness = (*reversed(self.loads[: index + 1]), *self.loads[index + 1 :])
+        return next((load for load in by_nearness if load.load_ms is not None), None)
 
-
-def _latest(loads: Sequence[Load], at_ms: int) -> Load:
-    """The last that began by then, else the first."""
-    return loads[max(bisect_right(loads, at_ms, key=lambda load: load.at_ms) - 1, 0)]
+    def _index(self, at_ms: int) -> int:
+        """Of the last load that began by then; of the first if none did."""
+        low, high = 0, len(self.loads)
+        while low < high:
+            middle = (low + high) // 2
+            if self.loads[middle].at_ms <= at_ms:
+                low = middle + 1
+            else:
+                high = middle
+        return max(low - 1, 0)
 
 
 class DemandReader:

@@ -336,6 +336,25 @@ def test_pictures_are_seen_in_their_order_alone_and_together(bench: Bench) -> No
 
 
 @pytest.mark.parametrize("kind", ["vision"])
+def test_pictures_of_earlier_turns_are_not_encoded_again(
+    open_bench: Callable[..., Bench],
+) -> None:
+    plain, remembering = open_bench(cache_bytes_max=0), open_bench()
+    red, blue, text = picture("red"), picture("blue"), TextPart("Compare.")
+    requests = [
+        with_pictures(red, text),
+        with_pictures(blue, text),
+        with_pictures(red, text, TextPart("And now?")),
+        with_pictures(red, text),
+    ]
+    tower = remembering.engine._generator._model.vision_tower  # type: ignore[attr-defined]
+    answers = [alone(remembering, request).text for request in requests]
+    assert tower.hits == 2
+    assert answers == [alone(plain, request).text for request in requests]
+    assert answers[0] == answers[3] != answers[2]
+
+
+@pytest.mark.parametrize("kind", ["vision"])
 def test_marks_typed_by_a_user_are_refused(bench: Bench) -> None:
     with pytest.raises(MlxdError, match="image_pad"):
         bench.engine.submit(1, with_pictures(TextPart("<|image_pad|>")))

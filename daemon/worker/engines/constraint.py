@@ -314,10 +314,10 @@ class Guard:
         words = mx.array(self._mask.view(np.uint32))
         bits = (words[..., None] >> mx.arange(_BITS, dtype=mx.uint32)) & 1
         allowed = bits.reshape(1, -1)[:, :size].astype(mx.bool_)
-        if self._untouched and self._guide.think_start:
-            allowed = allowed | (mx.arange(size) == self._guide.think_start[0])
         if allowed.shape[1] < size:
             allowed = mx.pad(allowed, [(0, 0), (0, size - allowed.shape[1])])
+        if self._untouched and self._guide.think_start:
+            allowed = allowed | (mx.arange(size) == self._guide.think_start[0])
         return allowed
 
     def _new_matcher(self, *, thought: bool = False) -> Any:

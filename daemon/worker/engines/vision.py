@@ -28,6 +28,7 @@ from daemon.worker.engines.folder import read_json
 from daemon.worker.engines.generating import GeneratingEngine, Generator
 from daemon.worker.engines.images import decode_images
 from daemon.worker.engines.logprobs import Recorder, read_scores
+from daemon.worker.engines.memo import TowerMemo
 from daemon.worker.engines.rows import Row, RowFailed, Token
 from daemon.worker.engines.sampling import GREEDY, forcing
 from daemon.worker.engines.weights import read_weights
@@ -64,7 +65,17 @@ class VisionEngine(GeneratingEngine):
             eos_token_ids=getattr(model.config, "eos_token_id", None),
         )
         read_weights(model, progress)
+        _remember_pictures(model, begin.cache_bytes_max)
         return _VisionGenerator(begin, model, processor, tokenizer, config, context_tokens)
+
+
+def _remember_pictures(model: Any, bytes_max: int) -> None:
+    """Keep what the vision tower computes, under whichever name the model has one."""
+    for name in ("vision_tower", "vision_model", "visual"):
+        tower = getattr(model, name, None)
+        if tower is not None and bytes_max > 0:
+            setattr(model, name, TowerMemo(tower, bytes_max))
+            return
 
 
 class _VisionGenerator(Generator):

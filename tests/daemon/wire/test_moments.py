@@ -1,5 +1,6 @@
 """Moments as people write them."""
 
+import time
 from datetime import timedelta, timezone
 
 import pytest
@@ -41,8 +42,6 @@ def test_what_is_none(text: str) -> None:
 
 
 def test_without_a_zone_it_is_local_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
-
     monkeypatch.setenv("TZ", "UTC-2")
     time.tzset()
     try:

@@ -17,9 +17,11 @@ from PIL import Image
 from daemon.wire.data import (
     Accepted,
     ChatMessage,
+    CountTokens,
     Done,
     Drain,
     Drained,
+    Embed,
     Fail,
     Generate,
     ImagePart,
@@ -28,9 +30,10 @@ from daemon.wire.data import (
     Sampling,
     StillBusy,
     TextPart,
+    TokenCount,
 )
 from daemon.wire.errors import Code
-from tests.contract.tiny import build_text_model, build_vision_model
+from tests.contract.tiny import build_embedding_model, build_text_model, build_vision_model
 from tests.daemon.worker.harness import REAL, Link, Worker, running_worker
 
 PROMPTS = ("Tell me a story.", "What is 2 + 2?", "Ping")
@@ -120,6 +123,46 @@ def test_closing_in_a_long_prefill_frees_the_model(text: tuple[Worker, Link, Pat
     assert link.until(StillBusy).running == 1
     client.close()
     assert link.until(Running).running == 0
+
+
+def test_counting_is_one_frame_and_no_work(text: tuple[Worker, Link, Path]) -> None:
+    worker, _, _ = text
+    messages = (ChatMessage(role="user", parts=(TextPart("Ping"),)),)
+    client = worker.client()
+    client.send(CountTokens(lease="l", messages=messages))
+    counted = client.answer()
+    assert isinstance(counted, TokenCount)
+    assert client.answer() is None, "the connection ends with the count"
+    _, done = whole(worker, request(TextPart("Ping"), max_tokens=1))[0]
+    assert isinstance(done, Done)
+    assert done.usage.prompt_tokens == counted.prompt_tokens
+
+
+def test_a_count_that_cannot_be_is_refused(text: tuple[Worker, Link, Path]) -> None:
+    client = text[0].client()
+    client.send(CountTokens(lease="l", messages=()))
+    fail = client.answer()
+    assert isinstance(fail, Fail)
+    assert fail.fault.field == "messages"
+
+
+def test_embeddings_over_the_socket(short_dir: Path) -> None:
+    folder = build_embedding_model(short_dir / "embeddings")
+    with running_worker(short_dir, REAL, worker="e") as worker:
+        link = worker.load(folder, "embeddings")
+        client = worker.client()
+        client.send(Embed(lease="l", inputs=("hello", "a cat")))
+        accepted, vectors, done = (client.answer() for _ in range(3))
+        assert (accepted.prompt_tokens, len(vectors.vectors)) == (14, 2)
+        assert all(len(vector) == 4 * 32 for vector in vectors.vectors)
+        assert isinstance(done, Done)
+        assert done.usage.prompt_tokens == 14
+        client = worker.ask("not for this one")
+        fail = client.answer()
+        assert isinstance(fail, Fail)
+        assert "text or vision" in fail.fault.message
+        link.send(Retire(reason="test"))
+        assert worker.wait() == 0
 
 
 def picture(color: str, size: tuple[int, int] = (32, 32)) -> Image.Image:
