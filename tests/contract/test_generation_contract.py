@@ -145,6 +145,20 @@ def test_log_probabilities_are_the_models(bench: Bench, folders: dict[str, Path]
     assert len(tokens) > len(prompt) + 3, tokenizer
 
 
+def test_probabilities_of_all_that_may_come_make_one(bench: Bench) -> None:
+    """Eight tokens may come, and eight alternatives are asked for."""
+    few = range(len(SPECIAL) + 40, len(SPECIAL) + 48)
+    bias = {token: -1000.0 for token in range(len(SPECIAL) + 256) if token not in few}
+    for temperature in (0.0, 1.2):
+        sampling = Sampling(temperature=temperature, seed=1, logit_bias=bias)
+        answer = alone(bench, ask(logprobs=8, max_tokens=6, sampling=sampling))
+        entries = [entry for delta in answer.deltas for entry in delta.logprobs]
+        assert len(entries) == 6
+        for entry in entries:
+            assert sum(math.exp(one.logprob) for one in entry.top) == pytest.approx(1, abs=1e-4)
+            assert entry.logprob in [one.logprob for one in entry.top]
+
+
 def test_sampled_rows_get_the_log_probability_of_what_was_drawn(bench: Bench) -> None:
     drawn = Sampling(temperature=1.5, seed=4)
     answer = alone(bench, ask(logprobs=1, max_tokens=30, sampling=drawn))

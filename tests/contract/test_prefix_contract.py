@@ -114,14 +114,20 @@ def test_the_next_turn_begins_behind_prompt_and_answer(open_bench: Callable[...,
 
 def test_a_cancelled_row_leaves_what_it_computed(open_bench: Callable[..., Bench]) -> None:
     bench, plain = open_bench(), open_bench(cache_bytes_max=0)
-    request = talk("Hello there.", max_tokens=200)
-    dropped = bench.ask(request)
-    while not dropped.deltas:
+    prompt = tuple(range(11, 111))
+    dropped = bench.ask(Generate(lease="l", prompt=prompt, max_tokens=200, sampling=NO_END))
+    rows = bench.engine._rows  # type: ignore[attr-defined]
+    bench.step()
+    (row,) = rows._running.values()
+    while len(row.decoded) < 9:
         bench.step()
     bench.engine.cancel(bench.id_of(dropped))
-    answer = alone(bench, request)
-    assert cached(answer) > prompt_tokens(answer) - 30
-    assert answer.text == alone(plain, request).text
+    follow = Generate(
+        lease="l", prompt=(*prompt, *row.decoded, 40, 41), max_tokens=20, sampling=NO_END
+    )
+    answer = alone(bench, follow)
+    assert cached(answer) == len(prompt) + 9
+    assert answer.text == alone(plain, follow).text
 
 
 @pytest.mark.parametrize("caches", ["plain"])
@@ -135,6 +141,23 @@ def test_a_second_request_need_not_wait_for_the_first_answer(
     second = alone(bench, talk("Hello there."))
     assert not first.ended
     assert cached(second) == prompt_tokens(second) - 1
+
+
+def test_requests_that_come_together_compute_their_beginning_once(
+    open_bench: Callable[..., Bench],
+) -> None:
+    bench, plain = open_bench(), open_bench(cache_bytes_max=0)
+    drawn = [Sampling(temperature=1.0, seed=seed) for seed in range(3)]
+    requests = [talk("Hello there.", sampling=sampling) for sampling in drawn]
+    expected = [alone(plain, request).text for request in requests]
+    answers = [bench.ask(request) for request in requests]
+    other = bench.ask(Generate(lease="l", prompt=(20, 21), max_tokens=1, sampling=NO_END))
+    bench.run(other)
+    assert not answers[1].deltas, "the one with another beginning does not wait with them"
+    bench.run(*answers)
+    assert [answer.text for answer in answers] == expected
+    assert cached(answers[0]) == 0
+    assert all(cached(answer) > prompt_tokens(answer) - 30 for answer in answers[1:])
 
 
 @pytest.mark.parametrize("caches", ["plain"])

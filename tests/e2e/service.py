@@ -23,7 +23,7 @@ from tests.models.fastblas import fast_blas_env
 T = TypeVar("T")
 
 STOP_TIMEOUT_S: Final = 70
-GLIMPSE: Final = "mlxd/glimpse"
+EMBEDDER: Final = "all-minilm"
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -123,6 +123,11 @@ def config_toml(models: dict[str, Path], extra: str = "") -> str:
     for name, path in models.items():
         lines += [f"[models.{json.dumps(name)}]", f"path = {json.dumps(str(path))}"]
     return "\n".join([*lines, extra, ""])
+
+
+def embedder() -> dict[str, Path]:
+    """The real embedding model, likewise."""
+    return {EMBEDDER: model_path("all-MiniLM-L6-v2")}
 
 
 def smollm() -> dict[str, Path]:

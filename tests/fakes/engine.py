@@ -203,6 +203,9 @@ class _FakeDecoder:
         self._uids = 0
         self._steps = 0
 
+    def defers(self, row: Row) -> bool:
+        return False
+
     def insert(self, row: Row) -> int:
         self._uids += 1
         self._rows[self._uids] = (row, len(row.decoded))

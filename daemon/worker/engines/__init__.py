@@ -1,10 +1,11 @@
 """Engines: each a thin adapter over its MLX library.
 
-Only modules of this package import mlx, mlx_lm, mlx_vlm or PIL, and only when an engine
-is made: importing the package itself loads none of them.
+Only modules of this package import mlx, mlx_lm, mlx_vlm, mlx_audio or PIL, and only when an
+engine is made: importing the package itself loads none of them.
 """
 
 import importlib
+from collections.abc import Callable
 from typing import Final
 
 from daemon.worker.engines.base import Engine, Registry, leave_memory_unwired
@@ -16,46 +17,20 @@ def import_libraries() -> None:
     importlib.import_module("daemon.worker.engines.text")
 
 
-def _text() -> Engine:
-    leave_memory_unwired()
-    from daemon.worker.engines.text import TextEngine  # noqa: PLC0415  (mlx only when needed)
+def _maker(kind: str, name: str) -> Callable[[], Engine]:
+    def make() -> Engine:
+        leave_memory_unwired()
+        engine: Engine = getattr(importlib.import_module(f"daemon.worker.engines.{kind}"), name)()
+        return engine
 
-    return TextEngine()
-
-
-def _vision() -> Engine:
-    leave_memory_unwired()
-    from daemon.worker.engines.vision import VisionEngine  # noqa: PLC0415
-
-    return VisionEngine()
-
-
-def _embeddings() -> Engine:
-    leave_memory_unwired()
-    from daemon.worker.engines.embeddings import EmbeddingsEngine  # noqa: PLC0415
-
-    return EmbeddingsEngine()
-
-
-def _speech() -> Engine:
-    leave_memory_unwired()
-    from daemon.worker.engines.speech import SpeechEngine  # noqa: PLC0415
-
-    return SpeechEngine()
-
-
-def _transcription() -> Engine:
-    leave_memory_unwired()
-    from daemon.worker.engines.transcription import TranscriptionEngine  # noqa: PLC0415
-
-    return TranscriptionEngine()
+    return make
 
 
 REGISTRY: Final[Registry] = {
-    "text": _text,
-    "vision": _vision,
-    "embeddings": _embeddings,
-    "speech": _speech,
-    "transcription": _transcription,
+    "text": _maker("text", "TextEngine"),
+    "vision": _maker("vision", "VisionEngine"),
+    "embeddings": _maker("embeddings", "EmbeddingsEngine"),
+    "speech": _maker("speech", "SpeechEngine"),
+    "transcription": _maker("transcription", "TranscriptionEngine"),
 }
 """What ``begin`` may name as a kind."""

@@ -11,7 +11,7 @@ from mlx_lm.models.cache import make_prompt_cache
 from daemon.worker.engines.drawing import Drawing
 from daemon.worker.engines.logprobs import read_scores
 from daemon.worker.engines.pace import Pace
-from daemon.worker.engines.prefix import Found, make_store
+from daemon.worker.engines.prefix import Found, common_tokens, make_store
 from daemon.worker.engines.rows import Row, RowFailed, Token
 from daemon.worker.engines.sampling import GREEDY
 
@@ -122,6 +122,18 @@ class TextDecoder:
         if stop < len(tokens):
             self._early[uid] = _Early(tokens[:stop], stop - found.tokens)
         return int(uid)
+
+    def defers(self, row: Row) -> bool:
+        """Rows with one long beginning in common compute it once, even if they come together."""
+        if self._store is None or not self._early:
+            return False
+        tokens = row.prompt + row.decoded
+        known = self._store.find(tokens).tokens
+        return any(
+            common_tokens(early.tokens, tokens[:-1]) - known >= KEPT_EARLY_TOKENS
+            for early in self._early.values()
+            if self._store.cuts_anywhere or tokens[: len(early.tokens)] == early.tokens
+        )
 
     def remove(self, uid: int) -> None:
         del self._rows[uid]

@@ -64,9 +64,10 @@ def _feed(digest: Any, value: Any) -> bool:
         digest.update(f"[{len(value)}".encode())
         return all(_feed(digest, one) for one in value)
     if isinstance(value, mx.array):
+        digest.update(str(value.dtype).encode())
         value = np.array(value.astype(mx.float32) if value.dtype == mx.bfloat16 else value)
     if isinstance(value, np.ndarray):
-        digest.update(f"{value.dtype}{value.shape}".encode())
+        digest.update(f"{value.dtype.name}{value.shape}".encode())
         digest.update(np.ascontiguousarray(value).data)
         return True
     if value is None or isinstance(value, bool | int | float | str):

@@ -193,8 +193,12 @@ class PrefixTree:
         self.nbytes -= node.nbytes
 
 
-def _common(one: Tokens, other: Tokens) -> int:
+def common_tokens(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens both begin with."""
+    return _common(np.asarray(one, np.int32), np.asarray(other, np.int32))
+
+
+def _common(one: Tokens, other: Tokens) -> int:
     length = min(len(one), len(other))
     different = np.flatnonzero(one[:length] != other[:length])
     return int(different[0]) if len(different) else length

@@ -101,6 +101,10 @@ class Decoder(Protocol):
         """Add a row with its prompt and what it has decoded; sets ``cached``, gives its uid."""
         ...
 
+    def defers(self, row: Row) -> bool:
+        """Whether the row had better wait: a row in the batch is computing its beginning."""
+        ...
+
     def remove(self, uid: int) -> None:
         """Take a row out, at whatever stage it is."""
         ...
@@ -225,12 +229,14 @@ class Rows:
 
     def _admit(self) -> list[Emission]:
         """Move rows from the line into the batch; one that cannot be inserted fails alone."""
-        emissions = []
-        while self._waiting:
-            lengths = [row.length for row in self._running.values()]
-            if not self._allowance.admits([*lengths, self._waiting[0].length]):
+        emissions: list[Emission] = []
+        for row in list(self._waiting):
+            lengths = [other.length for other in self._running.values()]
+            if not self._allowance.admits([*lengths, row.length]):
                 break
-            row = self._waiting.popleft()
+            if self._decoder.defers(row):
+                continue
+            self._waiting.remove(row)
             row.started_s = row.started_s or self._clock()
             try:
                 row.uid = self._decoder.insert(row)

@@ -239,6 +239,9 @@ class _VisionDecoder:
             compute_logprobs=False,
         )
 
+    def defers(self, row: Row) -> bool:  # noqa: ARG002  (nothing is shared between rows)
+        return False
+
     def insert(self, row: Row) -> int:
         self._uids += 1
         self._rows[self._uids] = row

@@ -32,6 +32,9 @@ def test_rows_times_the_longest(lengths: list[int], *, holds: bool, admits: bool
 class NoDecoder:
     """A decoder for rows that never get to run."""
 
+    def defers(self, row: Row) -> bool:
+        return False
+
     def insert(self, row: Row) -> int:
         raise NotImplementedError
 
