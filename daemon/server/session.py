@@ -214,7 +214,8 @@ class Session:
                 self._context.detach(f"detached by {self._client.client}")
             case c.ReleaseLease():
                 self._leases.discard(request.lease)
-                await kernel.send(m.Release(leases=(request.lease,)), self._cause("release"))
+                # Not awaited: a cancelled request must not lose the lease it gives back.
+                kernel.post(m.Release(leases=(request.lease,)), self._cause("release"))
                 self._finish(c.Released(id=request.id, lease=request.lease))
             case c.WatchEvents():
                 await self._watch(request)
