@@ -5,9 +5,8 @@ lease, one request frame, :class:`~daemon.wire.data.Accepted`, frames, one termi
 Leaving the block early cancels.
 """
 
-import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 import anyio
@@ -15,10 +14,9 @@ import msgspec
 
 from daemon.wire import control as c
 from daemon.wire import data as d
-from daemon.wire.client import Control, OnProgress, WorkerUnreachable
+from daemon.wire.client import Control, OnProgress, WorkerUnreachable, send_to_worker
 from daemon.wire.errors import Code, MlxdError
-from daemon.wire.framing import DATA_FRAME_BYTES_MAX
-from daemon.wire.streams import FrameStream, connect_unix, greet
+from daemon.wire.streams import FrameStream
 from http_bridge.link import CLIENT
 
 _answer: Final = msgspec.msgpack.Decoder(d.WorkAnswer)
@@ -109,16 +107,7 @@ async def open_exchange(control: Control, call: Call, deadline_ms: int) -> Async
 
 
 async def _begin(stack: AsyncExitStack, granted: c.Granted, request: d.WorkRequest) -> Exchange:
-    hello = c.Hello(client=CLIENT, pid=os.getpid())
-    try:
-        stream = await stack.enter_async_context(await connect_unix(granted.socket))
-        frames, _ = await greet(stream, hello, DATA_FRAME_BYTES_MAX)
-    except (OSError, TimeoutError, *_GONE) as error:
-        raise WorkerUnreachable from error
-    # A worker that refuses early may close before all of the request is read: its
-    # answer says more than the broken pipe does.
-    with suppress(anyio.BrokenResourceError):
-        await frames.send(request)
+    frames = await send_to_worker(stack, granted.socket, request, CLIENT)
     first = await _receive(frames)
     if isinstance(first, d.Fail):
         raise MlxdError.of(first.fault)

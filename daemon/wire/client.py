@@ -429,27 +429,36 @@ async def open_generation(
         WorkerUnreachable: Nobody answered.
         MlxdError: The request was refused before anything ran.
     """
-    hello = c.Hello(client=client, pid=os.getpid())
     async with AsyncExitStack() as stack:
-        try:
-            stream = await stack.enter_async_context(await connect_unix(socket))
-            frames, _ = await greet(stream, hello, DATA_FRAME_BYTES_MAX)
-        except (OSError, TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
-            raise WorkerUnreachable from error
-        yield await _begin_generation(frames, request)
+        frames = await send_to_worker(stack, socket, request, client)
+        answer = await _receive_data(frames)
+        if isinstance(answer, d.Fail):
+            raise MlxdError.of(answer.fault)
+        if not isinstance(answer, d.Accepted):
+            raise MlxdError(Code.INTERNAL, "the worker began without accepting the request")
+        yield Generation(frames, answer)
 
 
-async def _begin_generation(frames: FrameStream, request: d.DataRequest) -> Generation:
+async def send_to_worker(
+    stack: AsyncExitStack, socket: str, request: d.WorkRequest, client: str
+) -> FrameStream:
+    """Dial a worker for as long as ``stack`` lasts, and send it one request.
+
+    Raises:
+        WorkerUnreachable: Nobody answered.
+        MlxdError: The worker refused the connection.
+    """
+    hello = c.Hello(client=client, pid=os.getpid())
+    try:
+        stream = await stack.enter_async_context(await connect_unix(socket))
+        frames, _ = await greet(stream, hello, DATA_FRAME_BYTES_MAX)
+    except (OSError, TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+        raise WorkerUnreachable from error
     # A worker that refuses early may close before all of the request is read: its
     # answer says more than the broken pipe does.
     with suppress(anyio.BrokenResourceError):
         await frames.send(request)
-    answer = await _receive_data(frames)
-    if isinstance(answer, d.Fail):
-        raise MlxdError.of(answer.fault)
-    if not isinstance(answer, d.Accepted):
-        raise MlxdError(Code.INTERNAL, "the worker began without accepting the request")
-    return Generation(frames, answer)
+    return frames
 
 
 @asynccontextmanager
