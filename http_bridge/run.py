@@ -29,7 +29,7 @@ from http_bridge.sse import BEGIN_AFTER_S, KEEP_ALIVE_S
 from http_bridge.text_endpoints import Ids, TextEndpoints
 
 STOP_GRACE_S: Final = 15.0
-"""For running requests after SIGTERM; launchd kills after 20 s."""
+"""For running requests after SIGTERM; the service files give 60 s."""
 
 VERSION: Final = metadata.version("mlxd")
 _log: Final = structlog.get_logger()

@@ -18,6 +18,7 @@ from tests.e2e.service import (
     smollm,
     started,
 )
+from tests.e2e.vision_models import BUNDLED
 
 pytestmark = pytest.mark.e2e
 
@@ -94,6 +95,8 @@ def test_a_client_that_goes_away_frees_its_slot(
 def test_a_fallback_chain_survives_a_model_that_fails_to_load(
     service: Service, client: openai.OpenAI
 ) -> None:
+    if any(m.name == BUNDLED for m in service.status().models):
+        service.mlxctl("unload", BUNDLED)
     seq = service.status().seq
     reply = client.chat.completions.create(
         model="falls-back", messages=[{"role": "user", "content": "Hello!"}], max_tokens=20
@@ -101,10 +104,15 @@ def test_a_fallback_chain_survives_a_model_that_fails_to_load(
     assert reply.choices[0].message.content
     failed = [e for e in service.events(seq) if e["type"] == "load.failed"]
     assert [(e["model"], e["reason"]) for e in failed] == [("shaky", "incompatible")]
+    loads = [e for e in service.events(seq) if e["type"] == "load.started"]
+    assert [e["model"]["name"] for e in loads] == ["shaky", BUNDLED]
+    (passed,) = loads[1]["passed_over"]
+    assert passed["model"] == "shaky"
+    assert failed[0]["message"] in passed["why"]
     again = client.chat.completions.create(
         model="falls-back", messages=[{"role": "user", "content": "Hello!"}], max_tokens=20
     )
-    assert again.choices[0].message.content == reply.choices[0].message.content or again
+    assert again.choices[0].message.content == reply.choices[0].message.content
     attempts = [e for e in service.events(seq) if e["type"] == "load.failed"]
     assert len(attempts) == 1, "known to be incompatible: not tried again"
 
