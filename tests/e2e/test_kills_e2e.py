@@ -244,11 +244,12 @@ async def _kill_daemons(seed: int, kills: int) -> None:
 
 
 async def _come_to_rest(besieged: Siege) -> None:
-    """Wait until nothing runs and nothing is under way."""
+    """Wait until nothing runs, nothing is under way and every death has been noticed."""
     with anyio.fail_after(60):
         while True:
             status = await besieged.status()
-            if not status.queue and all(model.state == "idle" for model in status.models):
+            quiet = not status.queue and all(model.state == "idle" for model in status.models)
+            if quiet and {model.worker for model in status.models} == besieged.living_workers():
                 return
             await anyio.sleep(0.05)
 
