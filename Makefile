@@ -9,9 +9,11 @@ CODE   := daemon ctl http_bridge launchd tests benchmarks demo.py
 SEED   ?= 1
 STEPS  ?= 10000
 PYTEST := $(BIN)/pytest -q
+CLIENTS := .cache/clients-venv
+CLIENTS_JS := .cache/clients-node
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full quick-models models models-check lint types fmt check bench sim lock
+.PHONY: help setup demo test test-full quick-models models clients models-check browser pictures lint types fmt check bench sim lock
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -33,11 +35,11 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)  ## start the service, ask the bundled model about a picture, show the pool
 	@$(PYTHON) demo.py
 
-test: $(READY) lint types quick-models  ## lint, types, unit, property, scenario and simulation tests, quick E2E
+test: $(READY) lint types quick-models browser  ## lint, types, unit, property, scenario and simulation tests, quick E2E
 	$(PYTEST) -m "not e2e and not slow"
 	$(PYTEST) -m "e2e and not e2e_vision_full and not slow" tests/e2e
 
-test-full: $(READY) models lint types  ## everything: full vision tier, long simulations, real text models
+test-full: $(READY) models clients browser lint types  ## everything: full vision tier, long simulations, real text models
 	$(PYTEST) -m "not e2e"
 	$(PYTEST) -m "e2e" tests/e2e
 
@@ -47,8 +49,28 @@ quick-models: $(READY)
 models: $(READY)  ## build real small models for the tests (.cache/models, 300 MB download)
 	@$(PYTHON) -m tests.models.build
 
+clients: $(CLIENTS)/.ready $(CLIENTS_JS)/.ready  ## other people's clients for the tests, in environments of their own
+
+$(CLIENTS)/.ready: $(READY) tests/e2e/clients/requirements.lock
+	@echo "installing the clients into $(CLIENTS) …"
+	@$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(CLIENTS)
+	@$(BIN)/uv pip sync --quiet --require-hashes --python $(CLIENTS)/bin/python tests/e2e/clients/requirements.lock
+	@touch $@
+
+# Those in JavaScript only where there is Node.js: their tests say so where there is none.
+$(CLIENTS_JS)/.ready: tests/e2e/clients/package-lock.json
+	@mkdir -p $(CLIENTS_JS)
+	@if command -v npm >/dev/null; then cp tests/e2e/clients/package.json tests/e2e/clients/package-lock.json $(CLIENTS_JS)/ \
+	  && npm ci --prefix $(CLIENTS_JS) --ignore-scripts --no-audit --no-fund --silent && touch $@; fi
+
 models-check: models  ## load every built model with its library and check an answer
 	@$(PYTHON) -m tests.models.build --check
+
+browser: $(READY)  ## a Chromium for the tests of the page, if there is none
+	@$(PYTHON) -m tests.e2e.browser
+
+pictures: $(READY) quick-models browser  ## take the README's pictures of the real thing
+	@$(PYTHON) -m tests.e2e.pictures
 
 lint: $(READY)  ## ruff: rules and format
 	@$(BIN)/ruff check $(CODE)

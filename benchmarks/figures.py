@@ -112,10 +112,18 @@ class Rounds:
         return self._samples[name]
 
     def alone(
-        self, what: str, unit: str, name: str, *, at_most: float | None = None, note: str = ""
+        self,
+        what: str,
+        unit: str,
+        name: str,
+        *,
+        at_most: float | None = None,
+        at_least: float | None = None,
+        note: str = "",
     ) -> Row:
         """A row about one figure of ours."""
-        target = None if at_most is None else Target(at_most=at_most, of="ours")
+        bounded = at_most is not None or at_least is not None
+        target = Target(at_least, at_most, "ours") if bounded else None
         return Row(what=what, unit=unit, ours=spread(self.of(name)), target=target, note=note)
 
     def beside(

@@ -12,7 +12,7 @@ from typing import Any, Final
 STEPS_MS: Final = (0, 2, 6, 20)
 """Step times of the stand-ins."""
 
-TOYS: Final = ("toy", "toy-2")
+TOYS: Final = ("toy", "toy-2", "toy-3")
 CONTEXT_TOKENS: Final = 16_384
 _WIDTH: Final = 128
 _LAYERS: Final = 5
@@ -25,7 +25,7 @@ def stand_in_name(step_ms: int) -> str:
 
 
 def make_folders(out: Path) -> None:
-    """Two toys (real llamas of about 2 ms a step on a CPU) and a stand-in a step time."""
+    """Toys (real llamas of about 2 ms a step on a CPU), and a stand-in a step time."""
     for seed, name in enumerate(TOYS, 7):
         _make_toy(out / name, seed)
     for step_ms in STEPS_MS:

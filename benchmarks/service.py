@@ -29,13 +29,11 @@ class ServiceFailed(Exception):
     """A program did not start; the message is its log."""
 
 
-class Service(msgspec.Struct, frozen=True):
-    """Where the service is, and its processes."""
+class Daemon(msgspec.Struct, frozen=True):
+    """Where a daemon is, and its process."""
 
     home: Path
-    port: int
     daemon_pid: int
-    bridge_pid: int
 
     @property
     def socket(self) -> str:
@@ -46,6 +44,13 @@ class Service(msgspec.Struct, frozen=True):
         """A control connection."""
         async with open_control(self.socket, "bench") as control:
             yield control
+
+
+class Service(Daemon, frozen=True):
+    """A daemon and a bridge in front of it."""
+
+    port: int
+    bridge_pid: int
 
     async def loaded(self, model: str) -> Server:
         """``model`` in memory and used once, as a server of its own."""
@@ -65,28 +70,49 @@ def worker_pid(status: StatusView, model: str) -> int:
 
 @contextmanager
 def running_service(
-    bench: Bench, models: Mapping[str, Path], *, stand_ins: bool = False
+    bench: Bench, models: Mapping[str, Path], *, stand_ins: bool = False, spare: bool = False
 ) -> Iterator[Service]:
     """Both programs, knowing ``models``; ended with their workers at the end of the block.
 
     Args:
         stand_ins: Workers have engines without a model; see ``stand_in_worker``.
+        spare: Whether a process waits for the next load; its start would disturb figures.
 
     Raises:
         ServiceFailed: One of them did not start.
     """
+    with (
+        fresh_home(bench, models, spare=spare) as home,
+        started_daemon(bench, home, stand_ins=stand_ins) as daemon,
+        _program(bench, home, "http_bridge", "--port", "0") as (bridge, line),
+    ):
+        yield Service(home, daemon.daemon_pid, line["port"], bridge.pid)
+
+
+@contextmanager
+def fresh_home(
+    bench: Bench, models: Mapping[str, Path], *, spare: bool = False
+) -> Iterator[Path]:
+    """A home whose configuration names ``models``; at the end its workers are ended."""
     with tempfile.TemporaryDirectory(prefix="mlxd-b-") as folder:
         home = Path(folder)
-        (home / "config.toml").write_text(_config(bench, models), "utf-8")
-        package = "benchmarks.stand_in_daemon" if stand_ins else "daemon"
+        (home / "config.toml").write_text(_config(bench, models, spare=spare), "utf-8")
         try:
-            with (
-                _program(bench, home, package) as (daemon, _),
-                _program(bench, home, "http_bridge", "--port", "0") as (bridge, line),
-            ):
-                yield Service(home, line["port"], daemon.pid, bridge.pid)
+            yield home
         finally:
             _end_workers(home)
+
+
+@contextmanager
+def started_daemon(bench: Bench, home: Path, *, stand_ins: bool = False) -> Iterator[Daemon]:
+    """A daemon on ``home``, once it accepts connections.
+
+    Raises:
+        ServiceFailed: It did not start.
+    """
+    package = "benchmarks.stand_in_daemon" if stand_ins else "daemon"
+    with _program(bench, home, package) as (process, _):
+        yield Daemon(home, process.pid)
 
 
 @contextmanager
@@ -105,8 +131,9 @@ def _program(
         yield process, json.loads(line)
 
 
-def _config(bench: Bench, models: Mapping[str, Path]) -> str:
-    lines = ["[pool]", 'memory = "12G"', f"kv_tokens = {KV_TOKENS}", "[worker.env]"]
+def _config(bench: Bench, models: Mapping[str, Path], *, spare: bool) -> str:
+    lines = ["[pool]", 'memory = "12G"', f"kv_tokens = {KV_TOKENS}"]
+    lines += ["[worker]", f"spare = {toml(spare)}", "[worker.env]"]
     lines += [f"{name} = {toml(value)}" for name, value in bench.blas_env.items()]
     for name, path in models.items():
         lines += [f"[models.{toml(name)}]", f"path = {toml(str(path))}"]

@@ -11,7 +11,7 @@ from daemon.worker.main import leave, main
 from tests.fakes.engine import FakeEngine
 
 
-def import_nothing() -> None:
+def import_nothing(_any_kind: bool) -> None:
     """The stand-in needs no library."""
 
 

@@ -10,8 +10,9 @@ from ctl.connect import talk
 from ctl.progress import shown_progress
 from daemon.wire import control as c
 from daemon.wire import data as d
-from daemon.wire.client import Control, Generation, generate
+from daemon.wire.client import Control
 from daemon.wire.errors import Code, MlxdError
+from daemon.wire.generation import Generation, generate
 from daemon.wire.units import format_duration_ms
 
 

@@ -74,6 +74,10 @@ class App:
         return shutil.get_terminal_size().columns
 
     @property
+    def out(self) -> TextIO:
+        return self._out
+
+    @property
     def err(self) -> TextIO:
         return self._err
 

@@ -9,12 +9,12 @@ import msgspec
 from ctl.blocks import Block, Line, Page
 from ctl.follow import check_end
 from ctl.naming import looks_like_folder, of_folder
-from ctl.record import read_record
 from ctl.story import Story
 from ctl.why import Explainer, Explanation
 from daemon.wire import control as c
 from daemon.wire.client import Control
 from daemon.wire.errors import Code, MlxdError
+from daemon.wire.records import read_record
 
 
 class ModelAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,10 +1,20 @@
-"""The progress bar of a load, drawn by rich. Imported only when there is a load to show."""
+"""Progress bars of loads and downloads, drawn by rich. Imported only when there is one."""
 
 import math
 from collections.abc import Mapping
 from typing import TextIO
 
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.text import Text
 
 from ctl.pretty import console
@@ -25,6 +35,19 @@ def make_bar(stream: TextIO, environ: Mapping[str, str]) -> Progress:
         BarColumn(_WIDTH),
         TextColumn("{task.fields[amount]}", markup=False),
         _Remaining(),
+        console=console(stream, environ),
+        transient=True,
+    )
+
+
+def make_download_bar(stream: TextIO, environ: Mapping[str, str]) -> Progress:
+    """Bars on ``stream``, one a file, that vanish when their block ends."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(_WIDTH),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(compact=True),
         console=console(stream, environ),
         transient=True,
     )

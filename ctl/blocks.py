@@ -13,7 +13,7 @@ _CONTROL_CODES: Final = dict.fromkeys(
     [*range(0x20), *range(0x7F, 0xA0)], "\N{REPLACEMENT CHARACTER}"
 ) | {0x09: "\t", 0x0A: "\n", 0x0D: ""}
 
-Style = Literal["plain", "title", "dim", "good", "busy", "warn", "bad"]
+Style = Literal["plain", "title", "dim", "good", "busy", "warn", "bad", "chosen"]
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -30,12 +30,14 @@ class Column(msgspec.Struct, frozen=True):
         right: Numbers stand right.
         grow: Takes what width is left, and wraps there.
         width: Fixed width in characters, for tables that are printed piece by piece.
+        spare: Where a terminal is too narrow, the columns with the greatest go first; 0 stays.
     """
 
     title: str
     right: bool = False
     grow: bool = False
     width: int | None = None
+    spare: int = 0
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -64,11 +66,6 @@ class Meter(msgspec.Struct, frozen=True):
 
 Block = Table | Line | Meter
 Page = tuple[Block, ...]
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number with its noun: "1 request", "2 requests", "1,200 entries"."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def harmless(text: str) -> str:

@@ -12,7 +12,10 @@ from daemon.wire.errors import HANDLING, Code, Fault, MlxdError
 VERBS: Final[dict[str, str]] = {
     "status": "ctl.verbs.status:status",
     "ps": "ctl.verbs.status:status",
+    "top": "ctl.verbs.top:top",
     "models": "ctl.verbs.models:models",
+    "pull": "ctl.verbs.pull:pull",
+    "rm": "ctl.verbs.rm:rm",
     "load": "ctl.verbs.load:load",
     "unload": "ctl.verbs.load:unload",
     "evict": "ctl.verbs.care:evict",
@@ -25,10 +28,11 @@ VERBS: Final[dict[str, str]] = {
     "usage": "ctl.verbs.usage:usage",
     "simulate": "ctl.verbs.simulate:simulate",
     "unquarantine": "ctl.verbs.care:unquarantine",
-    "safe-mode": "ctl.verbs.service:safe_mode",
-    "config": "ctl.verbs.service:config",
+    "service": "ctl.verbs.service:service",
+    "safe-mode": "ctl.verbs.administer:safe_mode",
+    "config": "ctl.verbs.administer:config",
     "log": "ctl.verbs.log:log",
-    "detach": "ctl.verbs.service:detach",
+    "detach": "ctl.verbs.administer:detach",
     "version": "ctl.verbs.version:version",
 }
 """Verb -> module and command. A new verb is a file under ``verbs/`` and a line here."""

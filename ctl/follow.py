@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from ctl.app import App
-from ctl.record import Event, Filter, ModelNames, Record, read_record
+from ctl.filter import Filter
 from ctl.timeline import Timeline
 from daemon.wire import control as c
 from daemon.wire.client import Control
 from daemon.wire.errors import Code, MlxdError
 from daemon.wire.moments import parse_moment_ms
+from daemon.wire.records import Event, ModelNames, Record, read_record
 
 
 class Range(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,8 +18,10 @@ RICH_STYLE: Final[dict[Style, str]] = {
     "busy": "cyan",
     "warn": "yellow",
     "bad": "bold red",
+    "chosen": "reverse",
 }
 _METER_WIDTH: Final = 30
+_GAP: Final = 2
 
 
 def console(stream: TextIO, environ: Mapping[str, str]) -> Console:
@@ -30,17 +32,37 @@ def console(stream: TextIO, environ: Mapping[str, str]) -> Console:
 def draw(target: Console, blocks: Sequence[Block]) -> None:
     """Print the page."""
     for block in blocks:
-        target.print(_renderable(block))
+        target.print(renderable(block, target.width))
 
 
-def _renderable(block: Block) -> RenderableType:
+def renderable(block: Block, width: int) -> RenderableType:
+    """One block as rich draws it on a terminal of ``width`` columns."""
     match block:
         case Line():
             return Text(harmless(block.text), style=RICH_STYLE[block.style])
         case Meter():
             return _meter(block)
         case Table():
-            return _table(block)
+            return _table(narrowed(block, width))
+
+
+def narrowed(table: Table, width: int) -> Table:
+    """The table without the columns that can be spared where it would be too wide."""
+    kept = list(range(len(table.columns)))
+    widths = [
+        max([len(column.title), *(len(row[at].text) for row in table.rows)]) + _GAP
+        for at, column in enumerate(table.columns)
+    ]
+    while sum(widths[at] for at in kept) - _GAP > width:
+        last = max(kept, key=lambda at: table.columns[at].spare)
+        if not table.columns[last].spare:
+            break
+        kept.remove(last)
+    return Table(
+        tuple(table.columns[at] for at in kept),
+        [tuple(row[at] for at in kept) for row in table.rows],
+        table.header,
+    )
 
 
 def _table(table: Table) -> RichTable:
@@ -48,7 +70,7 @@ def _table(table: Table) -> RichTable:
         box=None,
         show_header=table.header,
         header_style="dim",
-        padding=(0, 2, 0, 0),
+        padding=(0, _GAP, 0, 0),
         pad_edge=False,
         expand=any(column.grow for column in table.columns),
     )
@@ -62,7 +84,11 @@ def _table(table: Table) -> RichTable:
             ratio=1 if column.grow else None,
         )
     for row in table.rows:
-        drawn.add_row(*(Text(harmless(cell.text), style=RICH_STYLE[cell.style]) for cell in row))
+        chosen = bool(row) and row[0].style == "chosen"  # the gaps between the cells, too
+        drawn.add_row(
+            *(Text(harmless(cell.text), style=RICH_STYLE[cell.style]) for cell in row),
+            style=RICH_STYLE["chosen"] if chosen else None,
+        )
     return drawn
 
 

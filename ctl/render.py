@@ -3,9 +3,9 @@
 from datetime import UTC, datetime, tzinfo
 from typing import Final
 
-from ctl.blocks import Block, Cell, Column, Line, Meter, Page, Style, Table, counted
+from ctl.blocks import Block, Cell, Column, Line, Meter, Page, Style, Table
 from daemon.wire import control as c
-from daemon.wire.units import format_bytes, format_duration_ms, format_until_ms
+from daemon.wire.units import counted, format_bytes, format_duration_ms, format_until_ms
 
 NONE: Final = "-"
 
@@ -28,14 +28,14 @@ _READ_ONLY: Final = (
 
 def status_page(view: c.StatusView) -> Page:
     """The pool now: the daemon, its memory, what is loaded, who waits, what is wrong."""
-    blocks: list[Block] = [_daemon_line(view), _memory_meter(view), Line()]
+    blocks: list[Block] = [_daemon_line(view), memory_meter(view), Line()]
     if view.models:
-        blocks.append(_resident_table(view))
+        blocks.append(resident_table(view))
     else:
         blocks.append(_NOTHING_LOADED)
     if view.queue:
         blocks += [Line(), Line(f"{counted(len(view.queue), 'request')} waiting", "title")]
-        blocks.append(_queue_table(view))
+        blocks.append(queue_table(view))
     if view.read_only or view.warnings:
         blocks.append(Line())
     if view.read_only:
@@ -61,7 +61,8 @@ def _daemon_line(view: c.StatusView) -> Line:
     return Line(f"mlxd {view.version}, up {up}, pid {view.pid}, home {view.home}", "dim")
 
 
-def _memory_meter(view: c.StatusView) -> Meter:
+def memory_meter(view: c.StatusView) -> Meter:
+    """Claimed memory against the budget."""
     left = view.budget_bytes - view.committed_bytes
     percent = round(100 * view.committed_bytes / view.budget_bytes) if view.budget_bytes else 0
     rest = f"{format_bytes(left)} free" if left >= 0 else f"{format_bytes(-left)} over"
@@ -74,33 +75,36 @@ def _memory_meter(view: c.StatusView) -> Meter:
     )
 
 
-def _resident_table(view: c.StatusView) -> Table:
+def resident_table(view: c.StatusView) -> Table:
+    """What is in memory, a row a model, in the daemon's order."""
     columns = (
         Column("NAME"),
         Column("STATE"),
         Column("SIZE", right=True),
-        Column("CONTEXT", right=True),
-        Column("LEASES", right=True),
-        Column("RUNNING", right=True),
+        Column("CONTEXT", right=True, spare=2),
+        Column("LEASES", right=True, spare=3),
+        Column("TOK/S", right=True, spare=1),
         Column("UNTIL"),
     )
-    return Table(columns, tuple(_resident_row(model, view.now_ms) for model in view.models))
+    return Table(columns, tuple(_row(model, view.now_ms) for model in view.models))
 
 
-def _resident_row(model: c.ResidentModel, now_ms: int) -> tuple[Cell, ...]:
+def _row(model: c.ResidentModel, now_ms: int) -> tuple[Cell, ...]:
     return (
         Cell(model.name, "title"),
         Cell(_state(model), _STATE_STYLE[model.state]),
         Cell(format_bytes(model.claim_bytes)),
         Cell(_tokens(model.context_tokens)),
         Cell(str(model.leases)),
-        Cell(str(model.running)),
+        Cell(f"{model.tokens_per_s:,.1f}" if model.tokens_per_s else NONE),
         Cell(_until(model, now_ms)),
     )
 
 
 def _state(model: c.ResidentModel) -> str:
-    return f"loading {model.progress:.0%}" if model.state == "loading" else model.state
+    if model.state == "loading":
+        return f"loading {model.progress:.0%}"
+    return f"busy: {model.running} running" if model.running else model.state
 
 
 def _until(model: c.ResidentModel, now_ms: int) -> str:
@@ -115,7 +119,8 @@ def _until(model: c.ResidentModel, now_ms: int) -> str:
     return format_until_ms(model.expires_at_ms, now_ms)
 
 
-def _queue_table(view: c.StatusView) -> Table:
+def queue_table(view: c.StatusView) -> Table:
+    """Who waits, for what and how long."""
     columns = (Column("MODEL"), Column("CLIENT"), Column("WAITING"), Column("GIVES UP"))
     rows = tuple(
         (
@@ -127,50 +132,6 @@ def _queue_table(view: c.StatusView) -> Table:
         for request in view.queue
     )
     return Table(columns, rows)
-
-
-# --- models -------------------------------------------------------------------
-
-
-def models_page(view: c.ModelsView) -> Page:
-    """What could be loaded, and what stands in the way where the files say so."""
-    if not view.models:
-        return (Line("No model was found. To load one from a folder: mlxctl load ./folder", "dim"),)
-    columns = [
-        Column("NAME"),
-        Column("KIND"),
-        Column("SIZE", right=True),
-        Column("CONTEXT", right=True),
-        Column("STATE"),
-        Column("SOURCE"),
-    ]
-    noted = any(_note(model).text for model in view.models)
-    if noted:
-        columns.append(Column("NOTE", grow=True))
-    rows = tuple(_known_row(model)[: len(columns)] for model in view.models)
-    return (Table(tuple(columns), rows),)
-
-
-def _known_row(model: c.KnownModel) -> tuple[Cell, ...]:
-    if model.state is not None:
-        state = Cell(model.state, _STATE_STYLE[model.state])
-    else:
-        state = Cell("cannot load", "bad") if model.problem else Cell(NONE, "dim")
-    return (
-        Cell(model.name, "title"),
-        Cell(model.kind or NONE),
-        Cell(format_bytes(model.weights_bytes) if model.weights_bytes else NONE),
-        Cell(_tokens(model.context_tokens)),
-        state,
-        Cell(model.source, "dim"),
-        _note(model),
-    )
-
-
-def _note(model: c.KnownModel) -> Cell:
-    if model.problem:
-        return Cell(model.problem, "bad")
-    return Cell("stands for " + ", then ".join(model.targets) if model.targets else "", "dim")
 
 
 # --- loading ------------------------------------------------------------------

@@ -28,6 +28,11 @@ def loaded_shape(answer: c.Loaded) -> Shape:
     return _of(answer)
 
 
+def estimate_shape(answer: c.LoadEstimate) -> Shape:
+    """What a load would come to; ``fault`` is null unless it would be refused."""
+    return _of(answer)
+
+
 def unloaded_shape(answer: c.Unloaded) -> Shape:
     """A finished unload."""
     return _of(answer)

@@ -5,8 +5,8 @@ from typing import Final
 
 import msgspec
 
-from ctl.blocks import Cell, Column, Line, Page, Table, counted
-from daemon.wire.units import format_bytes, format_duration_ms
+from ctl.blocks import Cell, Column, Line, Page, Table
+from daemon.wire.units import counted, format_bytes, format_duration_ms
 
 NOT_RECORDED: Final = "-"
 
@@ -65,9 +65,7 @@ def simulation_page(told: Comparison, zone: tzinfo | None = None) -> Page:
     rows = [(Cell(name), *(Cell(column[name]) for column in cells)) for name in cells[0]]
     notes = [
         Line(),
-        Line(
-            "HAPPENED is what the log says; it holds no waits of requests that were served.", "dim"
-        ),
+        Line("HAPPENED is what the log says.", "dim"),
         Line(
             "REPLAYED puts the same demand through the pool's rules as they were: where it is",
             "dim",

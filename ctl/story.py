@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from ctl.record import Event, Record
+from daemon.wire.records import Event, Record
 
 CRASHES_KEPT: Final = 64
 _ABANDONED: Final = frozenset({"evict.abandoned", "unload.abandoned"})

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, tzinfo
 from typing import Final
 
 from ctl.blocks import Block, Cell, Column, Line, Page, Style, Table
-from ctl.record import Event, ModelNames, Record
-from ctl.sentences import cause_words, sentence
+from daemon.wire.records import Event, ModelNames, Record
+from daemon.wire.sentences import cause_words, sentence
 
 # Fixed widths: rows that come later must stand under rows that were printed before.
 _PIPED: Final = (

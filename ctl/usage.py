@@ -6,28 +6,42 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 
 from ctl.blocks import Cell, Column, Line, Page, Table
-from ctl.record import Record
+from daemon.wire.records import Record
 from daemon.wire.units import format_duration_ms
 
 T = TypeVar("T")
 By = Literal["day", "model"]
 BYS: Final = ("day", "model")
-_COUNTS: Final = ("requests", "prompt_tokens", "completion_tokens", "busy_ms")
+_COUNTS: Final = (
+    "requests", "prompt_tokens", "completion_tokens", "busy_ms",
+    "waited", "waited_ms", "waited_max_ms",
+)  # fmt: skip
 
 
 class Use(msgspec.Struct, kw_only=True):
-    """Counts over finished requests; ``busy_ms`` is time with at least one running."""
+    """Counts over finished requests; ``busy_ms`` is time with at least one running.
+
+    ``waited`` of them waited for a load or for room, ``waited_ms`` together.
+    """
 
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     busy_ms: int = 0
+    waited: int = 0
+    waited_ms: int = 0
+    waited_max_ms: int = 0
 
     def add(self, counts: dict[str, Any]) -> None:
         self.requests += counts["requests"]
         self.prompt_tokens += counts["prompt_tokens"]
         self.completion_tokens += counts["completion_tokens"]
         self.busy_ms += counts["busy_ms"]
+        waits = counts.get("waits")
+        if waits is not None:  # older daemons did not count them
+            self.waited += waits["requests"]
+            self.waited_ms += waits["total_ms"]
+            self.waited_max_ms = max(self.waited_max_ms, waits["longest_ms"])
 
 
 class UsageSum:
@@ -73,7 +87,8 @@ class UsageSum:
         rows = [self._row(place, use) for place, use in sorted(self._rows.items())]
         if len(rows) > 1:
             rows.append(self._row(("total", "total" if self._by == "model" else ""), self.total))
-        numbers = (Column(title, right=True) for title in ("REQUESTS", "READ", "WRITTEN", "BUSY"))
+        titles = ("REQUESTS", "READ", "WRITTEN", "BUSY", "WAITED", "LONGEST WAIT")
+        numbers = (Column(title, right=True) for title in titles)
         return (Table((*self._columns(Column("DAY"), Column("MODEL")), *numbers), rows),)
 
     def _columns(self, day: T, model: T) -> tuple[T, ...]:
@@ -93,6 +108,8 @@ class UsageSum:
             Cell(f"{use.prompt_tokens:,}"),
             Cell(f"{use.completion_tokens:,}"),
             Cell(format_duration_ms(use.busy_ms)),
+            Cell(f"{use.waited:,}"),
+            Cell(format_duration_ms(use.waited_max_ms) if use.waited else "-"),
         )
 
 

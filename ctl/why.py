@@ -6,11 +6,17 @@ from typing import Any, Final
 
 import msgspec
 
-from ctl.blocks import Block, Cell, Column, Line, Page, Style, Table, counted
-from ctl.sentences import cause_words, sentence
+from ctl.blocks import Block, Cell, Column, Line, Page, Style, Table
 from ctl.story import Story, Told
 from daemon.wire import control as c
-from daemon.wire.units import format_age_ms, format_bytes, format_duration_ms, format_until_ms
+from daemon.wire.sentences import cause_words, sentence
+from daemon.wire.units import (
+    counted,
+    format_age_ms,
+    format_bytes,
+    format_duration_ms,
+    format_until_ms,
+)
 
 CRASH_WINDOW_MS: Final = 600_000
 _EVICTED_FOR: Final = {

@@ -15,9 +15,11 @@ from daemon.historytool import history_group
 from daemon.logtool import log_group
 from daemon.version import VERSION
 from daemon.wire.errors import MlxdError
-from daemon.wire.logs import set_up_logging
+from daemon.wire.locks import AlreadyRunning
+from daemon.wire.logs import set_up_program_logging
 from daemon.wire.paths import Home, find_home
 from daemon.wire.settings import load_settings
+from launchd.activation import CONTROL_SOCKET, inherited_sockets
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,14 +61,15 @@ def check(home: Home, as_json: bool) -> None:
 
 
 def _run() -> int:
-    set_up_logging()
     environ = dict(os.environ)  # noqa: TID251
     try:
+        inherited = inherited_sockets(CONTROL_SOCKET, environ)
         home = find_home(environ, sys.platform)
+        set_up_program_logging(home.daemon_log, serviced=inherited is not None)
         settings = load_settings(home.config_file)
         launcher = app.make_launcher(home, settings, environ)
-        anyio.run(app.run, home, settings, launcher, app.read_machine(), _ready)
-    except app.AlreadyRunning as error:
+        anyio.run(app.run, home, settings, launcher, app.read_machine(), _ready, inherited)
+    except AlreadyRunning as error:
         click.echo(f"mlxd: another mlxd already serves this home ({error})", err=True)
         return app.EXIT_ALREADY_RUNNING
     except MlxdError as error:

@@ -1,6 +1,5 @@
 """The daemon's run: from the lock to the last record. It never imports mlx."""
 
-import fcntl
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,8 +22,9 @@ from daemon.pool import messages as m
 from daemon.pool.background import restored
 from daemon.pool.evolve import evolve
 from daemon.pool.state import Limits, Pool
+from daemon.server.board import StatusBoard
 from daemon.server.catalog import Catalog
-from daemon.server.listener import open_listener
+from daemon.server.listener import check_socket, open_listener
 from daemon.server.session import SessionContext
 from daemon.server.views import Facts
 from daemon.supervisor import memory
@@ -34,8 +34,10 @@ from daemon.supervisor.supervisor import Supervisor, open_supervisor
 from daemon.version import VERSION
 from daemon.watching import watch_machine
 from daemon.wire.errors import MlxdError
+from daemon.wire.locks import held, is_held
 from daemon.wire.paths import Home, make_private
 from daemon.wire.settings import Settings
+from launchd.activation import Inherited
 
 EXIT_ALREADY_RUNNING: Final = 73
 STOP_S: Final = 50.0
@@ -43,10 +45,6 @@ STOP_S: Final = 50.0
 then end by themselves, as any worker without a daemon does."""
 
 _log = structlog.get_logger("daemon")
-
-
-class AlreadyRunning(Exception):
-    """Another daemon holds the lock."""
 
 
 class Stop:
@@ -101,11 +99,14 @@ async def run(
     launcher: Launcher,
     machine: Machine,
     on_ready: Callable[[Path], None],
+    inherited: Inherited | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or a detach, then stop in good order.
 
     Args:
         on_ready: Called with the control socket once it accepts connections.
+        inherited: The control socket, where a service manager made it. Then the lock is
+            waited for, since the manager would only start this program again and again.
 
     Raises:
         AlreadyRunning: Another daemon serves this home.
@@ -113,15 +114,20 @@ async def run(
         LogError: The event log cannot be opened; the message says what to do.
     """
     stop = Stop()
-    async with open_daemon(home, settings, launcher, machine, stop) as daemon:
+    async with open_daemon(home, settings, launcher, machine, stop, inherited) as daemon:
         on_ready(home.control_socket)
-        await _until_told_to_stop(daemon, stop)
+        await _until_told_to_stop(daemon, stop, home)
         await daemon.stop(stop.reason, detach=stop.detach)
 
 
 @asynccontextmanager
 async def open_daemon(
-    home: Home, settings: Settings, launcher: Launcher, machine: Machine, stop: Stop
+    home: Home,
+    settings: Settings,
+    launcher: Launcher,
+    machine: Machine,
+    stop: Stop,
+    inherited: Inherited | None = None,
 ) -> AsyncIterator[Daemon]:
     """A daemon that serves ``home`` for the length of the block.
 
@@ -132,11 +138,9 @@ async def open_daemon(
     for folder in (home.root, home.run_dir, home.logs_dir):
         make_private(folder)
     configuration = Configuration(home, settings, machine)
-    with (
-        _lock(home.daemon_lock),
-        _event_log(home.events_dir) as (log, report),
-        ExitStack() as at_last,
-    ):
+    with held(home.daemon_lock, wait=inherited is not None), ExitStack() as at_last:
+        check_socket(socket, inherited)
+        log, report = at_last.enter_context(_event_log(home.events_dir))
         clock = Clock(not_before_ms=report.end.at_ms)
         pool = _replay(log, report, configuration.limits)
         async with open_supervisor(home, launcher, clock.now_ms) as supervisor:
@@ -146,18 +150,20 @@ async def open_daemon(
             catalog = Catalog(settings, home)
             catalog.remember(pool)
             daemon = Daemon(kernel, supervisor, catalog, configuration)
+            facts = _facts(home, machine, clock)
             context = SessionContext(
                 kernel=kernel,
                 log=log,
                 catalog=catalog,
                 home=home,
-                facts=_facts(home, machine, clock),
+                facts=facts,
+                board=StatusBoard(kernel, facts),
                 reload_config=daemon.reload_config,
                 detach=partial(stop.ask, detach=True),
             )
             async with _running(kernel, clock):
                 await _begin(daemon, machine, report)
-                async with open_listener(socket, context):
+                async with open_listener(socket, context, inherited):
                     await _restore(daemon, settings)
                     yield daemon
 
@@ -217,21 +223,23 @@ def _replay(log: EventLog, report: OpenReport, limits: Limits) -> Pool:
     return pool
 
 
-async def _until_told_to_stop(daemon: Daemon, stop: Stop) -> None:
+async def _until_told_to_stop(daemon: Daemon, stop: Stop, home: Home) -> None:
     """Wait for SIGTERM, SIGINT or a detach; SIGHUP reloads the configuration."""
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_hear_signals, daemon, stop)
+        tasks.start_soon(_hear_signals, daemon, stop, home)
         await stop.asked.wait()
         tasks.cancel_scope.cancel()
 
 
-async def _hear_signals(daemon: Daemon, stop: Stop) -> None:
+async def _hear_signals(daemon: Daemon, stop: Stop, home: Home) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             if number == signal.SIGHUP:
                 await _reload_by_signal(daemon)
             else:
-                stop.ask(signal.Signals(number).name, detach=False)
+                # A service manager can only send a signal: a planned restart says with
+                # the mark that a daemon follows, for which the models stay in memory.
+                stop.ask(signal.Signals(number).name, detach=is_held(home.handover_mark))
 
 
 async def _reload_by_signal(daemon: Daemon) -> None:
@@ -245,7 +253,7 @@ async def _reload_by_signal(daemon: Daemon) -> None:
 async def _running(kernel: Kernel, clock: Clock) -> AsyncIterator[None]:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(kernel.run)
-        tasks.start_soon(watch_machine, kernel.send, clock, read_pressure)
+        tasks.start_soon(watch_machine, kernel.carry_out, clock, read_pressure)
         yield
         tasks.cancel_scope.cancel()
 
@@ -259,16 +267,6 @@ def _event_log(folder: Path) -> Iterator[tuple[EventLog, OpenReport]]:
         yield log, report
     finally:
         log.close()
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("ab") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise AlreadyRunning(str(path)) from error
-        yield
 
 
 def read_machine() -> Machine:

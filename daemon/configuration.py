@@ -13,13 +13,16 @@ from daemon.pool.state import Limits
 from daemon.server.catalog import Catalog
 from daemon.supervisor.memory import budget_bytes
 from daemon.wire.paths import Home
-from daemon.wire.settings import Settings, load_settings
+from daemon.wire.settings import Settings, WorkerSettings, load_settings
 
 _LATER: Final = {
     "http": "mlx-bridge takes http settings at its next start",
-    "worker": "worker settings take effect at the daemon's next start",
+    "worker.env": "worker.env takes effect at the daemon's next start",
     "log": "log settings take effect at the daemon's next start",
 }
+SPARE_FROM_BYTES: Final = 15 * 10**9
+"""Machines sold with 16 GB report a little less."""
+
 _log = structlog.get_logger("configuration")
 
 
@@ -67,8 +70,12 @@ class Configuration:
         catalog.configure(settings)
         await kernel.carry_out(m.Configure(limits=self.limits, keys=keys), cause)
         _log.info("config.changed", keys=keys)
-        sections = dict.fromkeys(key.partition(".")[0] for key in keys)
-        return keys, tuple(_LATER[section] for section in sections if section in _LATER)
+        later = (
+            said
+            for begin, said in _LATER.items()
+            if any(f"{k}.".startswith(f"{begin}.") for k in keys)
+        )
+        return keys, tuple(later)
 
 
 def limits_of(settings: Settings, machine: Machine) -> Limits:
@@ -89,7 +96,14 @@ def limits_of(settings: Settings, machine: Machine) -> Limits:
         crashes_max=safety.crashes_max,
         crash_window_ms=int(safety.window_s * 1000),
         unclean_starts_max=safety.unclean_starts_max,
+        spare=_keeps_spare(settings.worker, machine),
     )
+
+
+def _keeps_spare(worker: WorkerSettings, machine: Machine) -> bool:
+    if worker.spare == "auto":
+        return machine.memory_total_bytes >= SPARE_FROM_BYTES
+    return worker.spare
 
 
 def changed_keys(before: Settings, after: Settings) -> Iterator[str]:

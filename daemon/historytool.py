@@ -14,6 +14,7 @@ from daemon.clock import Clock
 from daemon.eventlog.disk import OsDisk
 from daemon.eventlog.errors import LogError
 from daemon.eventlog.log import EventLog
+from daemon.film import film
 from daemon.history import fold, parse_place, view_of
 from daemon.simulation import compare, parse_policy
 from daemon.wire.errors import HANDLING, Code, Fault, MlxdError
@@ -38,6 +39,20 @@ def at_command(home: Home, place: str, _as_json: bool) -> None:
         view = view_of(fold(log.replay(), where), where, str(home.root))
     fields = msgspec.to_builtins(view)
     click.echo(msgspec.json.encode({"v": 1, **_without_wire_fields(fields)}))
+
+
+@history_group.command("film", help="The pool after each of many records, as JSON Lines.")
+@click.option("--after", type=click.IntRange(0), help="Records after this one.")
+@click.option("--before", type=click.IntRange(0), help="Records before this one.")
+@click.option("--limit", type=click.IntRange(1), default=500, show_default=True)
+@click.pass_obj
+def film_command(home: Home, after: int | None, before: int | None, limit: int) -> None:
+    """Without ``--after`` the last records; nothing is there if none lie between."""
+    with failures(), open_log(home.events_dir) as log:
+        last = log.position.seq if before is None else min(log.position.seq, before - 1)
+        first = max(0, last - limit) if after is None else after
+        for still in film(log.replay(), first, min(last, first + limit)):
+            click.echo(msgspec.json.encode(still))
 
 
 @history_group.command("simulate", help="The log's demand under other rules, as JSON.")

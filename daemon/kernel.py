@@ -34,7 +34,7 @@ WATCHER_RECORDS_MAX: Final = 1024
 SNAPSHOT_EVERY: Final = 4096
 """Records between snapshots."""
 
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
 """Of the pool as it stands in snapshots; raised with any change of its shape or of
 ``evolve``. Snapshots of another version are ignored, and the log replayed instead."""
 
@@ -220,14 +220,15 @@ class Kernel:
         return min((t for t in due if t is not None), default=None)
 
     async def _commit(self, batch: list[Order]) -> None:
-        orders = batch
+        began_ms = self.now_ms()
+        timed = orders = [(self._moment_ms(order), order) for order in batch]
         if self.read_only is not None and await self._probe():
             writable = Order(m.ReportLog(blocked=None), m.Cause(command="log_writable"))
-            orders = [writable, *batch]
+            orders = [(began_ms, writable), *timed]
         before, steps = self.pool, []
         pool = before
-        for order in orders:
-            pool, step = self._decide(pool, order)
+        for now_ms, order in orders:
+            pool, step = self._decide(pool, order, now_ms)
             steps.append(step)
         lines: tuple[Line, ...] = ()
         try:
@@ -235,7 +236,7 @@ class Kernel:
         except LogWriteFailed as failure:
             self._log.rollback()
             self._become_read_only(failure)
-            steps = self._decide_unlogged(before, batch)
+            steps = self._decide_unlogged(before, began_ms, timed)
         self._publish(lines)
         for step in steps:
             self._make_visible(step)
@@ -247,8 +248,17 @@ class Kernel:
         self._changed.set()
         self._changed = anyio.Event()
 
-    def _decide(self, pool: Pool, order: Order) -> tuple[Pool, _Step]:
-        now_ms = self.now_ms()
+    def _moment_ms(self, order: Order) -> int:
+        """When ``order`` is decided.
+
+        The clock goes ahead with the very command that says so: anything decided between
+        the two would take the machine's sleep for time that somebody waited.
+        """
+        if isinstance(order.command, m.ReportClockJump):
+            self._clock.advance(max(order.command.by_ms, 0))
+        return self.now_ms()
+
+    def _decide(self, pool: Pool, order: Order, now_ms: int) -> tuple[Pool, _Step]:
         events = decide(pool, order.command, now_ms).events
         durable = tuple(e for e in events if isinstance(e, m.Durable))
         logged = bool(durable) and self.read_only is None
@@ -310,7 +320,9 @@ class Kernel:
         self._probe_at_ms = self.now_ms() + PROBE_MS if failure.retryable else None
         _log.error("log.read_only", reason=self.read_only, retryable=failure.retryable)
 
-    def _decide_unlogged(self, pool: Pool, batch: list[Order]) -> list[_Step]:
+    def _decide_unlogged(
+        self, pool: Pool, began_ms: int, timed: list[tuple[int, Order]]
+    ) -> list[_Step]:
         """The batch once more, now that none of it can be recorded.
 
         The pool knows it, and decides nothing that would have to be: what is durable in
@@ -318,8 +330,8 @@ class Kernel:
         """
         blocked = Order(m.ReportLog(blocked=self.read_only), m.Cause(command="log_blocked"))
         steps = []
-        for order in (blocked, *batch):
-            pool, step = self._decide(pool, order)
+        for now_ms, order in ((began_ms, blocked), *timed):
+            pool, step = self._decide(pool, order, now_ms)
             steps.append(step)
         return steps
 

@@ -1,6 +1,5 @@
-"""Processes as their supervisor sees them: alive, how large, and gone."""
+"""Processes as their supervisor sees them: since when, how large, and gone."""
 
-import fcntl
 import os
 import select
 import subprocess
@@ -32,20 +31,6 @@ def rss_bytes(pid: int) -> int:
         ["/bin/ps", "-o", "rss=", "-p", str(pid)], capture_output=True, check=False, text=True
     )
     return int(asked.stdout) * 1024 if asked.stdout.strip() else 0
-
-
-def is_held(lock: Path) -> bool:
-    """Whether a living process holds the lock file: the one test of being alive."""
-    try:
-        fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    with closing(os.fdopen(fd, "rb")) as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
 
 
 async def wait_exit(pid: int) -> None:

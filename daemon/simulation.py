@@ -133,6 +133,12 @@ class _Recorded:
         self.outcome.peak_bytes = max(self.outcome.peak_bytes, claimed_bytes)
         if isinstance(event, m.UsageRecorded):
             self.outcome.requests += event.requests
+            self._wait(event.waits)
         elif isinstance(event, m.RequestRefused):
             self.outcome.requests += event.count
             self.outcome.refused += event.count
+
+    def _wait(self, waits: m.Waits | None) -> None:
+        """Older daemons recorded none: what nobody knows is not added up."""
+        if waits is not None:
+            self.outcome.waits = (self.outcome.waits or m.Waits()).and_those(waits)

@@ -14,21 +14,25 @@ JUMP_MS: Final = 2_000
 """A wall clock this far ahead of the monotonic one means that the machine slept."""
 
 _SYSTEM: Final = m.Cause(command="system")
-Send = Callable[[m.AnyCommand, m.Cause], Awaitable[None]]
+CarryOut = Callable[[m.AnyCommand, m.Cause], Awaitable[None]]
 
 
 async def watch_machine(
-    send: Send, clock: Clock, read_pressure: ReadPressure, every_s: float = LOOK_EVERY_S
+    carry_out: CarryOut, clock: Clock, read_pressure: ReadPressure, every_s: float = LOOK_EVERY_S
 ) -> None:
-    """Report sleeps and changes of memory pressure, until cancelled."""
+    """Report sleeps and changes of memory pressure, until cancelled.
+
+    Args:
+        carry_out: Returns once the command has been decided: the kernel sets ``clock`` ahead
+            with it, and a sleep must not be reported twice.
+    """
     level: m.PressureLevel = "normal"
     while True:
         await anyio.sleep(every_s)
         by_ms = clock.behind_ms()
         if by_ms > JUMP_MS:
-            clock.advance(by_ms)
-            await send(m.ReportClockJump(by_ms=by_ms), _SYSTEM)
+            await carry_out(m.ReportClockJump(by_ms=by_ms), _SYSTEM)
         now = read_pressure()
         if now != level:
             level = now
-            await send(m.ReportPressure(level=level), _SYSTEM)
+            await carry_out(m.ReportPressure(level=level), _SYSTEM)

@@ -2,16 +2,20 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import anyio
 import click
 import msgspec
 
 from daemon.wire.errors import MlxdError
-from daemon.wire.logs import set_up_logging
-from daemon.wire.paths import find_home
+from daemon.wire.locks import held
+from daemon.wire.logs import set_up_program_logging
+from daemon.wire.paths import Home, find_home, make_private
 from daemon.wire.settings import load_settings
 from http_bridge.run import run_bridge
+from launchd.activation import HTTP_SOCKET, inherited_sockets
 
 
 @click.command()
@@ -19,18 +23,32 @@ from http_bridge.run import run_bridge
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one.")
 def main(host: str | None, port: int | None) -> None:
     """Serve the OpenAI-style HTTP API in front of the mlxd daemon."""
-    set_up_logging()
+    environ = dict(os.environ)  # noqa: TID251 - a __main__ may read it
     try:
-        home = find_home(os.environ, sys.platform)  # noqa: TID251 - a __main__ may read it
+        inherited = inherited_sockets(HTTP_SOCKET, environ)
+        home = find_home(environ, sys.platform)
+        set_up_program_logging(home.bridge_log, serviced=inherited is not None)
         http = load_settings(home.config_file).http
         if host is not None:
             http = msgspec.structs.replace(http, host=host)
         if port is not None:
             http = msgspec.structs.replace(http, port=port)
-        anyio.run(run_bridge, str(home.control_socket), http)
+        with _alone(home, serviced=inherited is not None):
+            anyio.run(run_bridge, str(home.control_socket), http, inherited)
     except MlxdError as error:
         click.echo(f"mlx-bridge: {error}", err=True)
         sys.exit(error.handling.exit_code)
+
+
+@contextmanager
+def _alone(home: Home, *, serviced: bool) -> Iterator[None]:
+    """Hold the lock that says that the service's bridge runs; others need not be alone."""
+    if not serviced:
+        yield
+        return
+    make_private(home.run_dir)
+    with held(home.bridge_lock, wait=True):
+        yield
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """``/v1/messages`` and ``/v1/messages/count_tokens``: pure translation of bodies."""
 
 from collections.abc import Iterator
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 import msgspec
 
@@ -32,11 +32,24 @@ from http_bridge.anthropic_schema import (
 from http_bridge.decode import check_portable, decode_body
 from http_bridge.errors import refuse
 from http_bridge.exchange import Call
+from http_bridge.naming import Names, Need, Places
 from http_bridge.openai_chat import needs_of
 from http_bridge.openai_common import priority_of, thinking_of, ttl_s_of
 from http_bridge.pictures import check_mime, read_base64
-from http_bridge.plan import Plan, Requirement
+from http_bridge.plan import Plan
 from http_bridge.structured import STRUCTURED, Choice, Tools, choose_tools, schema_constraint
+
+_NAMES: Final = {
+    "stop": "stop_sequences",
+    "template_kwargs": "thinking",
+    "constraint": "output_config.format",
+    "constraint.schema": "output_config.format.schema",
+    "call_one_of": "tool_choice",
+    "strict_tools": "tools",
+    "tools[].function.parameters": "tools[].input_schema",
+    "tool_calls_max": "tool_choice.disable_parallel_tool_use",
+    "reasoning_tokens_max": "thinking.budget_tokens",
+}
 
 
 def read_messages(body: bytes, request_id: str) -> Plan:
@@ -48,12 +61,11 @@ def read_messages(body: bytes, request_id: str) -> Plan:
     request = decode_body(messages_decoder, body)
     messages, tools = _messages(request), _tools(request)
     variables, thinking = _thinking(request)
-    priority, urgent = priority_of(request.priority)
+    priority = priority_of(request.priority)
     constraint, formed = _constraint(request)
     return Plan(
         model=request.model,
-        needs=needs_of(messages, tools.shown),
-        requires=(*tools.requires, *formed, *thinking, *urgent),
+        needs=(*needs_of(messages, tools.shown), *tools.needs, *formed, *thinking),
         generate=d.Generate(
             lease="",
             request=request_id,
@@ -72,8 +84,10 @@ def read_messages(body: bytes, request_id: str) -> Plan:
             reasoning_tokens_max=_budget(request),
             priority=priority,
         ),
+        names=_names(request),
         stream=bool(request.stream),
         ttl_s=ttl_s_of(request.ttl, request.keep_alive),
+        priority=priority,
     )
 
 
@@ -88,7 +102,9 @@ def read_count(body: bytes, request_id: str) -> Call:
     variables, _ = _thinking(request)
     return Call(
         model=request.model,
-        needs=needs_of(messages, tools.shown),
+        needs=(*needs_of(messages, tools.shown), Need(capability="count_tokens")),
+        names=_names(request),
+        messages=messages,
         make=lambda granted: d.CountTokens(
             lease=granted.lease,
             request=request_id,
@@ -97,7 +113,26 @@ def read_count(body: bytes, request_id: str) -> Call:
             tools=tools.shown,
         ),
         ttl_s=ttl_s_of(request.ttl, request.keep_alive),
+        priority=priority_of(request.priority),
     )
+
+
+def _names(request: Conversation) -> Names:
+    return Names(fields=_NAMES, places=lambda: _places(request))
+
+
+def _places(request: Conversation) -> Places:
+    pictures: list[str] = []
+    calls: list[str] = []
+    for index, turn in enumerate(request.messages):
+        blocks = () if isinstance(turn.content, str) else turn.content
+        for at, block in enumerate(blocks):
+            path = f"messages[{index}].content[{at}]"
+            if isinstance(block, ImageBlock):
+                pictures.append(f"{path}.source.data")
+            if isinstance(block, ToolUseBlock):
+                calls.append(f"{path}.input")
+    return Places(pictures=pictures, calls=calls)
 
 
 # --- what is asked of the model ---------------------------------------------------
@@ -139,19 +174,19 @@ def _choice(request: Conversation) -> Choice:
             assert_never(choice)
 
 
-def _constraint(request: Conversation) -> tuple[d.Constraint | None, tuple[Requirement, ...]]:
+def _constraint(request: Conversation) -> tuple[d.Constraint | None, tuple[Need, ...]]:
     config = request.output_config
     if config is None or config.format is None:
         return None, ()
     field = "output_config.format"
     constraint = schema_constraint(config.format.schema, f"{field}.schema")
-    return constraint, (Requirement(capability=STRUCTURED, field=field),)
+    return constraint, (Need(capability=STRUCTURED, field=field),)
 
 
-def _thinking(request: Conversation) -> tuple[dict[str, Any] | None, tuple[Requirement, ...]]:
+def _thinking(request: Conversation) -> tuple[dict[str, Any] | None, tuple[Need, ...]]:
     effort = None if request.output_config is None else request.output_config.effort
     variables, needed = thinking_of(effort, "output_config.effort", None)
-    thinks = Requirement(capability="thinking", field="thinking")
+    thinks = Need(capability="thinking", field="thinking")
     match request.thinking:
         case None:
             return variables, needed
@@ -160,7 +195,7 @@ def _thinking(request: Conversation) -> tuple[dict[str, Any] | None, tuple[Requi
         case ThinkingAdaptive():
             return {**(variables or {}), "enable_thinking": True}, (*needed, thinks)
         case ThinkingOn():
-            budget = Requirement(capability="thinking_budget", field="thinking.budget_tokens")
+            budget = Need(capability="thinking_budget", field="thinking.budget_tokens")
             return {**(variables or {}), "enable_thinking": True}, (*needed, thinks, budget)
         case _:
             assert_never(request.thinking)

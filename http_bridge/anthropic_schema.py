@@ -152,6 +152,7 @@ class Conversation(Strict, frozen=True, kw_only=True):
     thinking: ThinkingOn | ThinkingAdaptive | ThinkingOff | None = None
     output_config: OutputConfig | None = None
     cache_control: CacheControl | None = None
+    priority: Priority | None = None
     keep_alive: str | float | None = None
     ttl: Annotated[float, Meta(ge=0, le=1e9)] | None = None
 
@@ -171,7 +172,6 @@ class MessagesRequest(Conversation, frozen=True, kw_only=True):
     top_k: Annotated[int, Meta(ge=0, le=INT_MAX)] | None = None
     metadata: RequestMetadata | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
-    priority: Priority | None = None
 
 
 messages_decoder: Final = msgspec.json.Decoder(MessagesRequest)

@@ -15,6 +15,7 @@ from http_bridge.errors import (
     problem_body,
 )
 from http_bridge.metrics import Metrics
+from http_bridge.pool_routes import PAGE_ROUTES, POOL_ROUTES
 from http_bridge.routes import FORM_PATHS, ROUTES
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -48,7 +49,7 @@ class Bridge:
             client_max_size=self._body_bytes_max,
             middlewares=[self._measure, self._report, self._guard],
         )
-        for route in ROUTES:
+        for route in (*ROUTES, *POOL_ROUTES, *PAGE_ROUTES):
             path = route.path.replace("{id}", "{id:.+}")
             if route.method == "GET":
                 app.router.add_get(path, self._handlers[route.name])
@@ -79,7 +80,7 @@ class Bridge:
         security.check_origin(self._policy, asked)
         if self._is_preflight(request):
             return self._preflight(request)
-        if request.path != "/healthz":
+        if not _is_open(request.path):
             security.check_key(self._policy, asked)
         form = request.path in FORM_PATHS
         security.check_content_type(asked, "multipart/form-data" if form else "application/json")
@@ -127,6 +128,11 @@ class Bridge:
         if origin in self._policy.allowed_origins:
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
             response.headers[hdrs.VARY] = hdrs.ORIGIN
+
+
+def _is_open(path: str) -> bool:
+    """Whether no key is needed: health, and the page, which asks for the key itself."""
+    return path in {"/healthz", "/"} or path.startswith("/page/")
 
 
 def asked_of(request: web.Request) -> security.Asked:

@@ -1,7 +1,7 @@
 """``/v1/embeddings``: pure translation both ways.
 
 Fields are OpenAI's (https://platform.openai.com/docs/api-reference/embeddings); extensions of
-ours are ``keep_alive`` and ``ttl``.
+ours are ``priority``, ``keep_alive`` and ``ttl``.
 """
 
 import base64
@@ -16,8 +16,10 @@ from daemon.wire import data as d
 from http_bridge.decode import decode_body
 from http_bridge.errors import refuse
 from http_bridge.exchange import Call
-from http_bridge.openai_common import ttl_s_of
+from http_bridge.naming import Names, Need
+from http_bridge.openai_common import priority_of, ttl_s_of
 from http_bridge.openai_schema import NonEmpty, Strict, TokenCount, TokenId
+from http_bridge.plan import Priority
 
 INPUTS_MAX: Final = 2048
 
@@ -32,6 +34,7 @@ class EmbeddingsRequest(Strict, frozen=True, kw_only=True):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: TokenCount | None = None
     user: str | None = None
+    priority: Priority | None = None
     keep_alive: str | float | None = None
     ttl: Annotated[float, Meta(ge=0, le=1e9)] | None = None
 
@@ -49,13 +52,20 @@ def read_embeddings(body: bytes, request_id: str) -> tuple[Call, bool]:
     inputs = _inputs(request)
     call = Call(
         model=request.model,
-        needs=("embeddings",),
+        needs=(Need(capability="embeddings"),),
+        names=Names(fields=_names(request)),
         make=lambda granted: d.Embed(
             lease=granted.lease, request=request_id, inputs=inputs, dimensions=request.dimensions
         ),
         ttl_s=ttl_s_of(request.ttl, request.keep_alive),
+        priority=priority_of(request.priority),
     )
     return call, request.encoding_format == "base64"
+
+
+def _names(request: EmbeddingsRequest) -> dict[str, str]:
+    several = not isinstance(request.input, str | int) and not isinstance(request.input[0], int)
+    return {"inputs": "input"} if several else {"inputs": "input", "inputs[]": "input"}
 
 
 def _inputs(request: EmbeddingsRequest) -> tuple[str | tuple[int, ...], ...]:

@@ -13,9 +13,6 @@ import msgspec
 
 from daemon.wire.errors import HANDLING, Code, Fault, MlxdError
 
-_PARAMS: Final = {"template_kwargs": "chat_template_kwargs"}
-"""Fields that the wire names differently."""
-
 _ANTHROPIC_KINDS: Final = {
     401: "authentication_error",
     403: "permission_error",
@@ -59,7 +56,7 @@ def openai_error(fault: Fault) -> dict[str, Any]:
     error: dict[str, Any] = {
         "message": fault.message,
         "type": _kind(HANDLING[fault.code].http_status),
-        "param": _PARAMS.get(fault.field or "", fault.field),
+        "param": fault.field,
         "code": openai_code(fault),
     }
     if fault.hint is not None:

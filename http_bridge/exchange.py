@@ -7,6 +7,7 @@ Leaving the block early cancels.
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Final
 
 import anyio
@@ -14,10 +15,12 @@ import msgspec
 
 from daemon.wire import control as c
 from daemon.wire import data as d
-from daemon.wire.client import Control, OnProgress, WorkerUnreachable, send_to_worker
-from daemon.wire.errors import Code, MlxdError
+from daemon.wire.client import Control, OnProgress
+from daemon.wire.errors import Code, Fault, MlxdError
+from daemon.wire.generation import begun, send_to_worker
 from daemon.wire.streams import FrameStream
 from http_bridge.link import CLIENT
+from http_bridge.naming import Names, Need, capabilities_of, in_clients_words
 
 _answer: Final = msgspec.msgpack.Decoder(d.WorkAnswer)
 _GONE: Final = (anyio.EndOfStream, anyio.BrokenResourceError)
@@ -28,17 +31,27 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         model: As the caller named it.
-        needs: Capabilities that the model must have.
+        needs: What the model must be able to do; the first that it cannot is refused.
         make: The worker's request for the lease that was granted.
+        names: What the client calls the fields of that request.
+        messages: The request's conversation, if it has one.
         ttl_s: Idle seconds after which the model may be unloaded; None leaves it as it is.
+        priority: Before (above 0) or after (below 0) others that wait for a load.
         on_progress: Hears how a load goes on.
     """
 
     model: str
-    needs: tuple[str, ...]
+    needs: tuple[Need, ...]
     make: Callable[[c.Granted], d.WorkRequest]
+    names: Names = Names()
+    messages: tuple[d.ChatMessage, ...] = ()
     ttl_s: float | None = None
+    priority: int = 0
     on_progress: OnProgress | None = None
+
+    def said_to_client(self, fault: Fault) -> Fault:
+        """A refusal of this request, with the field's name as the client knows it."""
+        return in_clients_words(fault, self.names, self.needs, self.messages)
 
 
 class Exchange:
@@ -86,24 +99,21 @@ async def open_exchange(control: Control, call: Call, deadline_ms: int) -> Async
     Raises:
         MlxdError: Anything that is known to be wrong before work begins.
     """
-    for last in (False, True):
-        async with AsyncExitStack() as stack:
-            lease = control.lease(
-                call.model,
-                needs=call.needs,
-                deadline_ms=deadline_ms,
-                ttl_s=call.ttl_s,
-                on_progress=call.on_progress,
-            )
-            granted = await stack.enter_async_context(lease)
-            try:
-                exchange = await _begin(stack, granted, call.make(granted))
-            except MlxdError as error:
-                if not last and (error.code is Code.BUSY or isinstance(error, WorkerUnreachable)):
-                    continue
-                raise
-            yield exchange
-            return
+    lease = partial(
+        control.lease,
+        call.model,
+        needs=capabilities_of(call.needs),
+        deadline_ms=deadline_ms,
+        ttl_s=call.ttl_s,
+        priority=call.priority,
+        on_progress=call.on_progress,
+    )
+
+    async def begin(stack: AsyncExitStack, granted: c.Granted) -> Exchange:
+        return await _begin(stack, granted, call.make(granted))
+
+    async with begun(lease, begin) as (_, exchange):
+        yield exchange
 
 
 async def _begin(stack: AsyncExitStack, granted: c.Granted, request: d.WorkRequest) -> Exchange:

@@ -53,19 +53,16 @@ class InfoEndpoints:
         }
 
     async def _models(self, _request: web.Request) -> web.Response:
-        control = await self._link.control()
-        return _json(views.model_list(await control.models()))
+        return _json(views.model_list(await self._link.models()))
 
     async def _model(self, request: web.Request) -> web.Response:
-        control = await self._link.control()
-        known = await control.models()
+        known = await self._link.models()
         return _json(views.model_object(views.find_model(known, request.match_info["id"])))
 
     async def _healthz(self, request: web.Request) -> web.Response:
         try:
             with anyio.fail_after(HEALTH_TIMEOUT_S):
-                control = await self._link.control()
-                well, shown = views.health(await control.status())
+                well, shown = views.health(await self._link.status())
         except MlxdError as error:
             well, shown = False, views.unhealthy(error.fault)
         except TimeoutError:

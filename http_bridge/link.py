@@ -14,7 +14,9 @@ import msgspec
 import structlog
 
 from daemon.wire.client import Control, open_control
+from daemon.wire.control import ModelsView, StatusView
 from daemon.wire.errors import Code, Fault, MlxdError
+from http_bridge.shared import Shared
 
 CLIENT: Final = "mlx-bridge"
 
@@ -31,13 +33,20 @@ class _Attempt:
 
 
 class DaemonLink:
-    """Hands out the control connection; made by :func:`open_link`."""
+    """Hands out the control connection; made by :func:`open_link`.
+
+    Attributes:
+        status: The pool as it is; however many ask, there is one request at a time.
+        models: Likewise everything that could be loaded.
+    """
 
     def __init__(self, socket: str) -> None:
         self._socket = socket
         self._control: Control | None = None
         self._attempt: _Attempt | None = None
         self._wanted = anyio.Event()
+        self.status = Shared(self._status)
+        self.models = Shared(self._models)
 
     async def control(self) -> Control:
         """The connection, dialled if there is none.
@@ -56,6 +65,12 @@ class DaemonLink:
             assert attempt.fault is not None
             raise MlxdError.of(attempt.fault)
         return attempt.control
+
+    async def _status(self) -> StatusView:
+        return await (await self.control()).status()
+
+    async def _models(self) -> ModelsView:
+        return await (await self.control()).models()
 
     async def _keep(self) -> None:
         while True:

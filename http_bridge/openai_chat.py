@@ -4,6 +4,7 @@ A body becomes a plan for the pool and a request for a worker; ``openai_chat_rep
 way back. Nothing here does I/O, reads a clock or draws an id.
 """
 
+from functools import partial
 from typing import Any, assert_never
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from daemon.wire import data as d
 from http_bridge.decode import check_portable, decode_body
 from http_bridge.errors import refuse
+from http_bridge.naming import Names, Need, Places
 from http_bridge.openai_common import (
     check_common,
     priority_of,
@@ -35,7 +37,7 @@ from http_bridge.openai_schema import (
     chat_decoder,
 )
 from http_bridge.pictures import read_data_url
-from http_bridge.plan import Plan, Requirement
+from http_bridge.plan import Plan
 from http_bridge.structured import STRUCTURED, Choice, Tools, choose_tools, schema_constraint
 
 
@@ -54,12 +56,11 @@ def read_chat(body: bytes, request_id: str) -> tuple[Plan, bool]:
     variables, thinking = thinking_of(
         request.reasoning_effort, "reasoning_effort", request.chat_template_kwargs
     )
-    priority, urgent = priority_of(request.priority)
+    priority = priority_of(request.priority, request.service_tier)
     constraint, formed = _constraint(request)
     plan = Plan(
         model=request.model,
-        needs=needs_of(messages, tools.shown),
-        requires=(*tools.requires, *formed, *thinking, *urgent),
+        needs=(*needs_of(messages, tools.shown), *tools.needs, *formed, *thinking, *_logs(request)),
         generate=d.Generate(
             lease="",
             request=request_id,
@@ -76,8 +77,10 @@ def read_chat(body: bytes, request_id: str) -> tuple[Plan, bool]:
             strict_tools=tools.strict,
             priority=priority,
         ),
+        names=Names(fields=_names(request), places=partial(_places, request)),
         stream=bool(request.stream),
         ttl_s=ttl_s_of(request.ttl, request.keep_alive),
+        priority=priority,
         choices=request.n or 1,
     )
     options = request.stream_options
@@ -94,8 +97,8 @@ def _check(request: ChatRequest) -> None:
         check_portable(request.chat_template_kwargs, "chat_template_kwargs")
 
 
-def _constraint(request: ChatRequest) -> tuple[d.Constraint | None, tuple[Requirement, ...]]:
-    needed = Requirement(capability=STRUCTURED, field="response_format")
+def _constraint(request: ChatRequest) -> tuple[d.Constraint | None, tuple[Need, ...]]:
+    needed = Need(capability=STRUCTURED, field="response_format")
     match request.response_format:
         case JsonObjectFormat():
             return d.AnyJson(), (needed,)
@@ -115,10 +118,48 @@ def _max_tokens(request: ChatRequest) -> int | None:
 
 def needs_of(
     messages: tuple[d.ChatMessage, ...], tools: tuple[dict[str, Any], ...]
-) -> tuple[str, ...]:
-    """What the model must be able to do; the first that it cannot is what the refusal names."""
+) -> tuple[Need, ...]:
+    """What a conversation needs of the model."""
     pictures = any(isinstance(part, d.ImagePart) for m in messages for part in m.parts)
-    return (*(["vision"] if pictures else []), "chat", *(["tools"] if tools else []))
+    return (
+        *([Need(capability="vision")] if pictures else []),
+        Need(capability="chat"),
+        *([Need(capability="tools", field="tools")] if tools else []),
+    )
+
+
+def _logs(request: ChatRequest) -> tuple[Need, ...]:
+    return (Need(capability="logprobs", field="logprobs"),) if request.logprobs else ()
+
+
+def _names(request: ChatRequest) -> dict[str, str]:
+    newer = request.max_completion_tokens is not None
+    return {
+        "max_tokens": "max_completion_tokens" if newer else "max_tokens",
+        "template_kwargs": "chat_template_kwargs",
+        "constraint": "response_format",
+        "constraint.schema": "response_format.json_schema.schema",
+        "call_one_of": "tool_choice",
+        "strict_tools": "tools",
+        "tool_calls_max": "parallel_tool_calls",
+    }
+
+
+def _places(request: ChatRequest) -> Places:
+    pictures: list[str] = []
+    calls: list[str] = []
+    for index, message in enumerate(request.messages):
+        path = f"messages[{index}]"
+        if isinstance(message, UserMessage) and not isinstance(message.content, str):
+            pictures += [
+                f"{path}.content[{at}].image_url.url"
+                for at, part in enumerate(message.content)
+                if isinstance(part, ImagePart)
+            ]
+        if isinstance(message, AssistantMessage):
+            count = len(message.tool_calls or ())
+            calls += [f"{path}.tool_calls[{at}].function.arguments" for at in range(count)]
+    return Places(pictures=pictures, calls=calls)
 
 
 def _tools(request: ChatRequest) -> Tools:

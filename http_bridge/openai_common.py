@@ -9,10 +9,12 @@ from daemon.wire import data as d
 from daemon.wire.errors import MlxdError
 from daemon.wire.units import parse_duration_s
 from http_bridge.errors import refuse
+from http_bridge.naming import Need
 from http_bridge.openai_schema import Effort, TextRequest
-from http_bridge.plan import PRIORITIES, Priority, Requirement, total_usage
+from http_bridge.plan import PRIORITIES, Priority, total_usage
 
 DONE_EVENT: Final = b"data: [DONE]\n\n"
+_TIERS: Final = {"flex": PRIORITIES["low"], "priority": PRIORITIES["high"]}
 
 
 def check_common(request: TextRequest) -> None:
@@ -68,16 +70,24 @@ def ttl_s_of(ttl: float | None, keep_alive: str | float | None) -> float | None:
     return keep_alive_s
 
 
-def priority_of(priority: Priority | None) -> tuple[int, tuple[Requirement, ...]]:
-    """The wire's priority, and what the model must be able to do for it."""
-    value = PRIORITIES[priority]
-    needed = Requirement(capability="priority", field="priority")
-    return value, (needed,) if value else ()
+def priority_of(priority: Priority | None, service_tier: str | None = None) -> int:
+    """The wire's priority; the tiers "flex" and "priority" are other words for low and high.
+
+    Raises:
+        MlxdError: ``invalid_request`` if both are given and differ.
+    """
+    tier = _TIERS.get(service_tier or "")
+    if priority is None:
+        return tier or 0
+    value = PRIORITIES[priority] if isinstance(priority, str) else priority
+    if tier not in {None, value}:
+        raise refuse("service_tier", "differs from priority; send one of them")
+    return value
 
 
 def thinking_of(
     effort: Effort | None, field: str, given: dict[str, Any] | None
-) -> tuple[dict[str, Any] | None, tuple[Requirement, ...]]:
+) -> tuple[dict[str, Any] | None, tuple[Need, ...]]:
     """Template variables for an effort, joined with those that were ``given``.
 
     ``none`` sets ``enable_thinking`` to false; the others set it to true and
@@ -94,7 +104,7 @@ def thinking_of(
     if effort == "none":
         return {**(given or {}), "enable_thinking": False}, ()
     variables = {**(given or {}), "enable_thinking": True, "reasoning_effort": effort}
-    needed = Requirement(capability="reasoning_effort", field=field)
+    needed = Need(capability="reasoning_effort", field=field)
     return variables, () if effort == "medium" else (needed,)
 
 

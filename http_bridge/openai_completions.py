@@ -9,6 +9,7 @@ from daemon.wire import data as d
 from daemon.wire.errors import Fault
 from http_bridge.decode import decode_body
 from http_bridge.errors import error_body, refuse
+from http_bridge.naming import Need
 from http_bridge.openai_common import (
     ChunkFrame,
     Ending,
@@ -38,11 +39,10 @@ def read_completion(body: bytes, request_id: str) -> tuple[Plan, bool]:
     """
     request = decode_body(completion_decoder, body)
     _check(request)
-    priority, urgent = priority_of(request.priority)
+    priority = priority_of(request.priority)
     plan = Plan(
         model=request.model,
-        needs=("text",),
-        requires=urgent,
+        needs=_needs(request),
         generate=d.Generate(
             lease="",
             request=request_id,
@@ -55,6 +55,7 @@ def read_completion(body: bytes, request_id: str) -> tuple[Plan, bool]:
         ),
         stream=bool(request.stream),
         ttl_s=ttl_s_of(request.ttl, request.keep_alive),
+        priority=priority,
         choices=request.n or 1,
     )
     options = request.stream_options
@@ -69,6 +70,13 @@ def _check(request: CompletionRequest) -> None:
         raise refuse("best_of", "every choice is answered; send n alone")
     if request.suffix:
         raise refuse("suffix", "text cannot be inserted before a suffix; leave it out")
+
+
+def _needs(request: CompletionRequest) -> tuple[Need, ...]:
+    text = Need(capability="text")
+    if request.logprobs is None:
+        return (text,)
+    return text, Need(capability="logprobs", field="logprobs")
 
 
 def _prompt(request: CompletionRequest) -> str | tuple[int, ...]:

@@ -4,6 +4,7 @@ The whole conversation comes with every request. Consecutive items of the assist
 text, calls) are one turn, as chat templates know it.
 """
 
+from functools import partial
 from typing import Any, Final, assert_never
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from daemon.wire import data as d
 from http_bridge.decode import check_portable, convert_part, decode_body
 from http_bridge.errors import refuse
+from http_bridge.naming import Names, Need, Places
 from http_bridge.openai_chat import needs_of
 from http_bridge.openai_common import priority_of, thinking_of, ttl_s_of
 from http_bridge.openai_responses_schema import (
@@ -29,9 +31,21 @@ from http_bridge.openai_responses_schema import (
 )
 from http_bridge.openai_schema import JsonObjectFormat
 from http_bridge.pictures import read_data_url
-from http_bridge.plan import Plan, Requirement
+from http_bridge.plan import Plan
 from http_bridge.structured import STRUCTURED, Choice, Tools, choose_tools, schema_constraint
 
+_NAMES: Final = {
+    "messages": "input",
+    "max_tokens": "max_output_tokens",
+    "logprobs": "top_logprobs",
+    "template_kwargs": "chat_template_kwargs",
+    "constraint": "text.format",
+    "constraint.schema": "text.format.schema",
+    "call_one_of": "tool_choice",
+    "strict_tools": "tools",
+    "tools[].function.parameters": "tools[].parameters",
+    "tool_calls_max": "parallel_tool_calls",
+}
 _STATELESS: Final = "nothing is kept here between requests; send the whole conversation as input"
 
 
@@ -46,12 +60,11 @@ def read_responses(body: bytes, request_id: str) -> tuple[Plan, ResponsesRequest
     messages, tools = _messages(request), _tools(request)
     effort = None if request.reasoning is None else request.reasoning.effort
     variables, thinking = thinking_of(effort, "reasoning.effort", request.chat_template_kwargs)
-    priority, urgent = priority_of(request.priority)
+    priority = priority_of(request.priority, request.service_tier)
     constraint, formed = _constraint(request)
     plan = Plan(
         model=request.model,
-        needs=needs_of(messages, tools.shown),
-        requires=(*tools.requires, *formed, *thinking, *urgent),
+        needs=(*needs_of(messages, tools.shown), *tools.needs, *formed, *thinking, *_logs(request)),
         generate=d.Generate(
             lease="",
             request=request_id,
@@ -74,8 +87,10 @@ def read_responses(body: bytes, request_id: str) -> tuple[Plan, ResponsesRequest
             strict_tools=tools.strict,
             priority=priority,
         ),
+        names=Names(fields=_NAMES, places=partial(_places, request)),
         stream=bool(request.stream),
         ttl_s=ttl_s_of(request.ttl, request.keep_alive),
+        priority=priority,
     )
     return plan, request
 
@@ -121,8 +136,29 @@ def _tools(request: ResponsesRequest) -> Tools:
     return choose_tools(tuple(shown), strict, choice)
 
 
-def _constraint(request: ResponsesRequest) -> tuple[d.Constraint | None, tuple[Requirement, ...]]:
-    needed = Requirement(capability=STRUCTURED, field="text.format")
+def _logs(request: ResponsesRequest) -> tuple[Need, ...]:
+    return (Need(capability="logprobs", field="include"),) if request.include else ()
+
+
+def _places(request: ResponsesRequest) -> Places:
+    pictures: list[str] = []
+    calls: list[str] = []
+    items = () if isinstance(request.input, str) else request.input
+    for index, item in enumerate(items):
+        path, content = f"input[{index}]", item.get("content")
+        if item.get("type") == "function_call":
+            calls.append(f"{path}.arguments")
+        elif isinstance(content, list):
+            pictures += [
+                f"{path}.content[{at}].image_url"
+                for at, part in enumerate(content)
+                if part["type"] == "input_image"
+            ]
+    return Places(pictures=pictures, calls=calls)
+
+
+def _constraint(request: ResponsesRequest) -> tuple[d.Constraint | None, tuple[Need, ...]]:
+    needed = Need(capability=STRUCTURED, field="text.format")
     match None if request.text is None else request.text.format:
         case JsonObjectFormat():
             return d.AnyJson(), (needed,)

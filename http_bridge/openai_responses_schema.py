@@ -146,7 +146,7 @@ class ResponsesRequest(Strict, frozen=True, kw_only=True):
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-    service_tier: Literal["auto", "default"] | None = None
+    service_tier: Literal["auto", "default", "flex", "priority"] | None = None
     truncation: Literal["disabled"] | None = None
     store: bool | None = None
     background: bool | None = None

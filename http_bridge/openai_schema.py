@@ -197,7 +197,7 @@ class ChatRequest(TextRequest, frozen=True, kw_only=True):
     metadata: Annotated[Metadata, Meta(max_length=16)] | None = None
     store: bool | None = None
     modalities: tuple[Literal["text"]] | None = None
-    service_tier: Literal["auto", "default"] | None = None
+    service_tier: Literal["auto", "default", "flex", "priority"] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None

@@ -5,6 +5,7 @@ from typing import Any, Final
 import msgspec
 
 from http_bridge.openai_responses_schema import Item, ResponsesRequest
+from http_bridge.pool_routes import POOL_ROUTES
 from http_bridge.routes import ROUTES, Route
 from http_bridge.transcription import TranscriptionForm
 
@@ -40,13 +41,14 @@ def document(version: str) -> dict[str, Any]:
     Args:
         version: Of the release.
     """
-    bodies = [route.body for route in ROUTES if route.body is not None]
+    routes = (*ROUTES, *POOL_ROUTES)
+    bodies = list(dict.fromkeys(route.body for route in routes if route.body is not None))
     shapes = [*bodies, OpenAIErrorBody, AnthropicErrorBody, Item]
     refs, components = msgspec.json.schema_components(shapes, ref_template=_REF)
     named = dict(zip([*bodies, OpenAIErrorBody, AnthropicErrorBody], refs, strict=False))
     _refine(components, refs[-1])
     paths: dict[str, dict[str, Any]] = {}
-    for route in ROUTES:
+    for route in routes:
         operation = _operation(route, named)
         paths.setdefault(route.path, {})[route.method.lower()] = operation
     return {
@@ -100,10 +102,15 @@ def _operation(route: Route, refs: dict[Any, dict[str, Any]]) -> dict[str, Any]:
         kind = "multipart/form-data" if route.form else "application/json"
         content = {kind: {"schema": refs[route.body]}}
         operation["requestBody"] = {"required": True, "content": content}
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "query", "schema": {"type": "integer", "minimum": 0}}
+        for name in route.query
+    ]
     if "{id}" in route.path:
-        operation["parameters"] = [
-            {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
-        ]
+        schema = {"type": "string"}
+        parameters.append({"name": "id", "in": "path", "required": True, "schema": schema})
+    if parameters:
+        operation["parameters"] = parameters
     return operation
 
 

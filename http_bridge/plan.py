@@ -5,45 +5,20 @@ its :class:`Reply`; both without I/O. ``serving`` joins them and knows no protoc
 """
 
 from collections.abc import Sequence
-from typing import Final, Literal, Protocol
+from typing import Annotated, Final, Literal, Protocol
 
 import msgspec
+from msgspec import Meta
 
 from daemon.wire import control as c
 from daemon.wire import data as d
 from daemon.wire.errors import Fault
-from http_bridge.errors import refuse
+from http_bridge.naming import Names, Need, in_clients_words
 
-Priority = Literal["low", "normal", "high"]
-PRIORITIES: Final[dict[str | None, int]] = {None: 0, "low": -1, "normal": 0, "high": 1}
+Priority = Literal["low", "normal", "high"] | Annotated[int, Meta(ge=-10, le=10)]
+PRIORITIES: Final = {"low": -5, "normal": 0, "high": 5}
 
 _SEEDS: Final = 1 << 63
-
-
-class Requirement(msgspec.Struct, frozen=True, kw_only=True):
-    """A parameter that only some models' workers honour.
-
-    Attributes:
-        capability: What the granted model must have.
-        field: The parameter that asks for it.
-    """
-
-    capability: str
-    field: str
-
-    def check(self, granted: c.Granted) -> None:
-        """Refuse what the granted model would silently leave out.
-
-        Raises:
-            MlxdError: ``invalid_request`` naming the parameter.
-        """
-        if self.capability not in granted.capabilities:
-            raise refuse(
-                self.field,
-                f"{granted.model} cannot honour it (it lacks the capability "
-                f"{self.capability!r}); leave it out, or choose another model "
-                "(GET /v1/models lists what each can do)",
-            )
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,37 +26,38 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         model: As the caller named it; the daemon looks it up.
-        needs: Capabilities that the model must have.
-        requires: Parameters that depend on the model's capabilities.
+        needs: What the model must be able to do; the first that it cannot is refused.
         generate: The worker's request, its lease still empty.
+        names: What the client calls the fields of that request.
         stream: Whether the answer is streamed.
         ttl_s: Idle seconds after which the model may be unloaded; None leaves it as it is.
+        priority: Before (above 0) or after (below 0) others that wait for a load.
         choices: How many answers; all of them under one lease.
     """
 
     model: str
-    needs: tuple[str, ...]
+    needs: tuple[Need, ...]
     generate: d.Generate
-    requires: tuple[Requirement, ...] = ()
+    names: Names = Names()
     stream: bool = False
     ttl_s: float | None = None
+    priority: int = 0
     choices: int = 1
 
     def for_lease(self, granted: c.Granted, choice: int = 0) -> d.Generate:
         """The request for one choice, as the worker of a granted lease takes it.
 
         With a seed, choice n is drawn with seed + n, so that the whole answer can be repeated.
-
-        Raises:
-            MlxdError: ``invalid_request`` naming a parameter that the model cannot honour.
         """
-        for requirement in self.requires:
-            requirement.check(granted)
         sampling = self.generate.sampling
         if choice and sampling.seed is not None:
             seed = (sampling.seed + choice) % _SEEDS
             sampling = msgspec.structs.replace(sampling, seed=seed)
         return msgspec.structs.replace(self.generate, lease=granted.lease, sampling=sampling)
+
+    def said_to_client(self, fault: Fault) -> Fault:
+        """A refusal of this request, with the field's name as the client knows it."""
+        return in_clients_words(fault, self.names, self.needs, self.generate.messages or ())
 
 
 class Answer(msgspec.Struct, frozen=True):

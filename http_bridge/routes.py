@@ -20,6 +20,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         body: The shape of its request body, if it takes one.
         answers: Content types of its answers.
         form: Whether the body is a form with a file, and not JSON.
+        query: Its query parameters: whole numbers, all optional.
     """
 
     method: str
@@ -29,6 +30,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     body: type[msgspec.Struct] | None = None
     answers: tuple[str, ...] = ("application/json",)
     form: bool = False
+    query: tuple[str, ...] = ()
 
 
 _JSON: Final = "application/json"

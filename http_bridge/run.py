@@ -24,9 +24,12 @@ from http_bridge.info_endpoints import InfoEndpoints
 from http_bridge.link import open_link
 from http_bridge.media_endpoints import MediaEndpoints
 from http_bridge.metrics import Metrics
+from http_bridge.page_endpoints import PageEndpoints
+from http_bridge.pool_endpoints import PoolEndpoints
 from http_bridge.serving import Serving
 from http_bridge.sse import BEGIN_AFTER_S, KEEP_ALIVE_S
 from http_bridge.text_endpoints import Ids, TextEndpoints
+from launchd.activation import Inherited
 
 STOP_GRACE_S: Final = 15.0
 """For running requests after SIGTERM; the service files give 60 s."""
@@ -39,12 +42,15 @@ _log: Final = structlog.get_logger()
 async def open_bridge(
     control_socket: str,
     http: HttpSettings,
+    inherited: Inherited | None = None,
     *,
     stop_grace_s: float = STOP_GRACE_S,
     begin_after_s: float = BEGIN_AFTER_S,
     keep_alive_s: float = KEEP_ALIVE_S,
 ) -> AsyncIterator[tuple[str, int]]:
     """A listening bridge; the daemon need not run yet.
+
+    Inherited sockets take the place of ``http.host`` and ``http.port``.
 
     Leaving the block refuses new requests, lets running ones finish for ``stop_grace_s``,
     ends the rest with an error event, and closes.
@@ -61,7 +67,8 @@ async def open_bridge(
         allowed_hosts=http.allowed_hosts,
         allowed_origins=http.allowed_origins,
     )
-    security.check_exposure(http.host, policy)
+    for host in _hosts(http, inherited):
+        security.check_exposure(host, policy)
     async with open_link(control_socket) as link:
         registry = CollectorRegistry()
         metrics = Metrics(registry)
@@ -76,6 +83,8 @@ async def open_bridge(
                 **TextEndpoints(serving, bodies, ids).handlers(),
                 **MediaEndpoints(serving, bodies, ids).handlers(),
                 **InfoEndpoints(link, policy, registry, VERSION).handlers(),
+                **PoolEndpoints(link, bodies).handlers(),
+                **PageEndpoints().handlers(),
             },
             policy=policy,
             metrics=metrics,
@@ -89,14 +98,26 @@ async def open_bridge(
         )
         await runner.setup()
         try:
-            yield await _listen(runner, http)
+            yield await _listen(runner, http, inherited)
         finally:
             with anyio.CancelScope(shield=True):
                 await serving.stop(stop_grace_s)
                 await runner.cleanup()
 
 
-async def _listen(runner: web.AppRunner, http: HttpSettings) -> tuple[str, int]:
+def _hosts(http: HttpSettings, inherited: Inherited | None) -> list[str]:
+    if inherited is None:
+        return [http.host]
+    return [str(sock.getsockname()[0]) for sock in inherited.sockets]
+
+
+async def _listen(
+    runner: web.AppRunner, http: HttpSettings, inherited: Inherited | None
+) -> tuple[str, int]:
+    if inherited is not None:
+        for sock in inherited.sockets:
+            await web.SockSite(runner, sock).start()
+        return _bound(runner)
     host = http.host.strip("[]")
     try:
         await web.TCPSite(runner, host, http.port).start()
@@ -107,14 +128,20 @@ async def _listen(runner: web.AppRunner, http: HttpSettings) -> tuple[str, int]:
             "program, or choose another http.port",
             field="http.port",
         ) from error
+    return _bound(runner)
+
+
+def _bound(runner: web.AppRunner) -> tuple[str, int]:
     bound: tuple[str, int] = runner.addresses[0][:2]
     return bound
 
 
-async def run_bridge(control_socket: str, http: HttpSettings) -> None:
+async def run_bridge(
+    control_socket: str, http: HttpSettings, inherited: Inherited | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT; the first line on stdout says where, in JSON."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with open_bridge(control_socket, http) as (host, port):
+        async with open_bridge(control_socket, http, inherited) as (host, port):
             announce(host, port)
             async for received in signals:
                 _log.info("bridge.stopping", signal=received.name)

@@ -14,11 +14,13 @@ import structlog
 from aiohttp import web
 
 from daemon.wire import data as d
-from daemon.wire.client import Generation, OnProgress, generate, open_generation
+from daemon.wire.client import OnProgress
 from daemon.wire.errors import Code, Fault, MlxdError
+from daemon.wire.generation import Generation, generate, open_generation
 from http_bridge.exchange import Call, Exchange, open_exchange
 from http_bridge.link import CLIENT, DaemonLink
 from http_bridge.metrics import Metrics, Timing
+from http_bridge.naming import capabilities_of
 from http_bridge.plan import Answer, Plan, Reply
 from http_bridge.sse import BEGIN_AFTER_S, KEEP_ALIVE_S, EventStream, Waiting
 
@@ -76,7 +78,8 @@ class Serving:
         (timing,) = self._metrics.timings(request, 1)
         with self._counted() as scope:
             control = await self._link.control()
-            async with open_exchange(control, call, self._deadline_ms) as exchange:
+            opened = open_exchange(control, call, self._deadline_ms)
+            async with _in_clients_words(call), opened as exchange:
                 timing.accepted(exchange.model)
                 yield exchange
             if exchange.done is not None:
@@ -167,9 +170,10 @@ class Serving:
                 plan.model,
                 plan.for_lease,
                 client=CLIENT,
-                needs=plan.needs,
+                needs=capabilities_of(plan.needs),
                 deadline_ms=self._deadline_ms,
                 ttl_s=plan.ttl_s,
+                priority=plan.priority,
                 on_progress=on_progress,
             )
             granted, generation = await stack.enter_async_context(first)
@@ -188,7 +192,7 @@ class Serving:
                 timings[choice].step(batch)
                 deltas[choice].extend(batch)
 
-            async with self._generations(plan) as (model, generations):
+            async with _in_clients_words(plan), self._generations(plan) as (model, generations):
                 _accepted(timings, model)
                 await _drain(generations, take)
                 ends = [_end(generation) for generation in generations]
@@ -214,12 +218,22 @@ class Serving:
             await events.send(reply.end(done, choice))
 
         async def pump() -> None:
-            async with self._generations(plan, events.note) as (model, generations):
+            opened = self._generations(plan, events.note)
+            async with _in_clients_words(plan), opened as (model, generations):
                 _accepted(timings, model)
                 await events.send(reply.begin(model, generations[0].prompt_tokens))
                 await _drain(generations, take, finish)
 
         return await self.stream(request, events, pump, reply.failure)
+
+
+@asynccontextmanager
+async def _in_clients_words(asked: Plan | Call) -> AsyncIterator[None]:
+    """Faults of the block name the field as the client does."""
+    try:
+        yield
+    except MlxdError as error:
+        raise MlxdError.of(asked.said_to_client(error.fault)) from error
 
 
 async def _fault_of(pump: Callable[[], Awaitable[None]]) -> Fault | None:

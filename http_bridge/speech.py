@@ -1,7 +1,7 @@
 """``/v1/audio/speech``: pure translation both ways.
 
 Fields are OpenAI's (https://platform.openai.com/docs/api-reference/audio/createSpeech);
-extensions of ours are ``keep_alive`` and ``ttl``.
+extensions of ours are ``priority``, ``keep_alive`` and ``ttl``.
 """
 
 import base64
@@ -15,13 +15,14 @@ from daemon.wire.errors import Fault
 from http_bridge.decode import decode_body
 from http_bridge.errors import error_body
 from http_bridge.exchange import Call
-from http_bridge.openai_common import ttl_s_of
+from http_bridge.naming import Names, Need
+from http_bridge.openai_common import priority_of, ttl_s_of
 from http_bridge.openai_schema import Name, NonEmpty, Strict
+from http_bridge.plan import Priority
 
 CONTENT_TYPES: Final[dict[str, str]] = {
     "mp3": "audio/mpeg",
     "opus": "audio/ogg",
-    "aac": "audio/aac",
     "flac": "audio/flac",
     "wav": "audio/wav",
     "pcm": "audio/pcm",
@@ -40,6 +41,7 @@ class SpeechRequest(Strict, frozen=True, kw_only=True):
     response_format: d.AudioFormat | None = None
     speed: Annotated[float, Meta(ge=0.25, le=4)] | None = None
     stream_format: Literal["audio", "sse"] | None = None
+    priority: Priority | None = None
     keep_alive: str | float | None = None
     ttl: Annotated[float, Meta(ge=0, le=1e9)] | None = None
 
@@ -65,7 +67,8 @@ def read_speech(body: bytes, request_id: str) -> SpeechPlan:
     sound = request.response_format or "mp3"  # OpenAI's documented default
     call = Call(
         model=request.model,
-        needs=("speech",),
+        needs=(Need(capability="speech"),),
+        names=Names(fields={"text": "input", "format": "response_format"}),
         make=lambda granted: d.Speak(
             lease=granted.lease,
             request=request_id,
@@ -76,6 +79,7 @@ def read_speech(body: bytes, request_id: str) -> SpeechPlan:
             instructions=request.instructions,
         ),
         ttl_s=ttl_s_of(request.ttl, request.keep_alive),
+        priority=priority_of(request.priority),
     )
     return SpeechPlan(
         call=call,

@@ -11,7 +11,7 @@ import msgspec
 from daemon.wire import data as d
 from http_bridge.decode import check_portable
 from http_bridge.errors import refuse
-from http_bridge.plan import Requirement
+from http_bridge.naming import Need
 
 STRUCTURED: Final = "structured"
 
@@ -24,14 +24,14 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
         call_one_of: Names, one of which has to be called.
         calls_max: The most calls in one answer.
         strict: Names whose arguments have to follow their schema.
-        requires: What the model must be able to do for that.
+        needs: What the model must be able to do for that.
     """
 
     shown: tuple[dict[str, Any], ...] = ()
     call_one_of: tuple[str, ...] = ()
     calls_max: int | None = None
     strict: tuple[str, ...] = ()
-    requires: tuple[Requirement, ...] = ()
+    needs: tuple[Need, ...] = ()
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,19 +71,19 @@ def choose_tools(
         raise refuse(choice.field, "asks for a call, and there are no tools; send some")
     if choice.mode == "named" and choice.name not in names:
         raise refuse(choice.field, f"there is no tool {choice.name!r} among the tools")
-    requires = [Requirement(capability=STRUCTURED, field=field) for field in strict.values()]
+    needs = [Need(capability=STRUCTURED, field=field) for field in strict.values()]
     if choice.mode in {"required", "named"}:
-        requires.append(Requirement(capability=STRUCTURED, field=choice.field))
+        needs.append(Need(capability=STRUCTURED, field=choice.field))
     single = choice.single if names else None
     if single is not None:
-        requires.append(Requirement(capability=STRUCTURED, field=single))
+        needs.append(Need(capability=STRUCTURED, field=single))
     forced = {"required": names, "named": (choice.name,)}.get(choice.mode, ())
     return Tools(
         shown=shown,
         call_one_of=forced,
         calls_max=1 if single else None,
         strict=tuple(strict),
-        requires=tuple(requires),
+        needs=tuple(needs),
     )
 
 

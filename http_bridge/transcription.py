@@ -1,10 +1,11 @@
 """``/v1/audio/transcriptions``: pure translation both ways.
 
 Fields are OpenAI's (https://platform.openai.com/docs/api-reference/audio/createTranscription),
-sent as a form; extensions of ours are ``keep_alive`` and ``ttl``.
+sent as a form; extensions of ours are ``priority``, ``keep_alive`` and ``ttl``.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
@@ -16,8 +17,10 @@ from daemon.wire.errors import Fault
 from http_bridge.decode import convert_part
 from http_bridge.errors import error_body, refuse
 from http_bridge.exchange import Call
-from http_bridge.openai_common import ttl_s_of
+from http_bridge.naming import Names, Need
+from http_bridge.openai_common import priority_of, ttl_s_of
 from http_bridge.openai_schema import NonEmpty, Strict
+from http_bridge.plan import Priority
 
 Form = Mapping[str, Sequence[bytes]]
 TranscriptFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
@@ -46,6 +49,7 @@ class TranscriptionForm(Strict, frozen=True, kw_only=True):
     temperature: Annotated[float, Meta(ge=0, le=1)] = 0.0
     timestamp_granularities: tuple[Literal["word", "segment"], ...] = ()
     stream: Literal["true", "false", "True", "False"] = "false"
+    priority: Priority | None = None
     keep_alive: str | None = None
     ttl: Annotated[float, Meta(ge=0, le=1e9)] | None = None
 
@@ -88,7 +92,8 @@ def read_transcription(form: Form, request_id: str) -> TranscriptionPlan:
     words = "word" in granularities
     call = Call(
         model=asked.model,
-        needs=("transcription",),
+        needs=(Need(capability="transcription"),),
+        names=Names(fields={"audio": "file"}),
         make=lambda granted: d.Transcribe(
             lease=granted.lease,
             request=request_id,
@@ -99,6 +104,7 @@ def read_transcription(form: Form, request_id: str) -> TranscriptionPlan:
             words=words,
         ),
         ttl_s=ttl_s_of(asked.ttl, asked.keep_alive),
+        priority=priority_of(asked.priority),
     )
     return TranscriptionPlan(
         call=call,
@@ -122,6 +128,8 @@ def _decoded(form: Form) -> TranscriptionForm:
         else:
             text = _text(items[0], name)
             values[name] = _number(text, name) if name in NUMBERS else text
+    if re.fullmatch("-?[0-9]{1,2}", str(values.get("priority"))):
+        values["priority"] = int(values["priority"])
     decoded: TranscriptionForm = convert_part(values, TranscriptionForm, "")
     return decoded
 

@@ -4,9 +4,10 @@ import ctypes
 import errno
 import os
 import socket
-import sys
 from collections.abc import Mapping
 from typing import Any, Final
+
+import msgspec
 
 from daemon.wire.errors import Code, MlxdError
 
@@ -17,11 +18,26 @@ _FIRST_FD: Final = 3
 """``SD_LISTEN_FDS_START`` of sd_listen_fds(3)."""
 
 
-def inherited_sockets(name: str, environ: Mapping[str, str]) -> list[socket.socket] | None:
+class Inherited(msgspec.Struct, frozen=True):
+    """Sockets that a service manager made for this process; they listen already.
+
+    They belong to the manager: close them, but never unlink or bind them again, or the
+    next start would be handed sockets that nobody can reach.
+
+    Attributes:
+        sockets: One or more; a host name can have IPv4 and IPv6 addresses.
+        peers: Whom a connected Unix socket may name as its peer; None is this user alone.
+            A client of a socket that launchd made can show as root.
+    """
+
+    sockets: tuple[socket.socket, ...]
+    peers: frozenset[int] | None = None
+
+
+def inherited_sockets(name: str, environ: Mapping[str, str]) -> Inherited | None:
     """The sockets that were made for this process under ``name``, listening already.
 
-    Asked once a name: launchd refuses a second time. One name can stand for several
-    sockets (a host name with IPv4 and IPv6 addresses). They are not inherited by children.
+    Asked once a name: launchd refuses a second time. Children do not inherit them.
 
     Args:
         environ: ``os.environ``; only systemd's ``LISTEN_*`` are read.
@@ -33,9 +49,12 @@ def inherited_sockets(name: str, environ: Mapping[str, str]) -> list[socket.sock
         MlxdError: ``internal`` if a service manager runs this process and has no socket
             of that name for it: its configuration is not what this program expects.
     """
-    if sys.platform == "darwin":
-        return from_launchd(name)
-    return from_systemd(name, environ)
+    peers: frozenset[int] | None
+    if hasattr(ctypes.CDLL(None), "launch_activate_socket"):
+        sockets, peers = from_launchd(name), frozenset({os.geteuid(), 0})
+    else:
+        sockets, peers = from_systemd(name, environ), None
+    return None if sockets is None else Inherited(tuple(sockets), peers)
 
 
 def from_launchd(name: str, library: str | None = None) -> list[socket.socket] | None:

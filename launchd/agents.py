@@ -7,12 +7,14 @@ error while writing, and refused while reading. Keys and types are those of laun
 
 import ipaddress
 import plistlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
 from daemon.wire.errors import Code, MlxdError
+from daemon.wire.logs import boot_log
 from daemon.wire.paths import Home
 from daemon.wire.settings import HttpSettings
 from launchd.activation import CONTROL_SOCKET, HTTP_SOCKET
@@ -55,13 +57,18 @@ class Environment(_Dictionary, frozen=True, kw_only=True):
     """All that the program sees; launchd adds HOME, USER, LOGNAME, SHELL and TMPDIR.
 
     Attributes:
-        hf_home: Where the Hugging Face cache is, if not in its usual place.
+        hf_home: Where the Hugging Face cache is, if not in its usual place; so is the next.
         mlxd_home: The one folder of this installation, if it is not the platform's places.
+        xdg_state_home: With the next two: the platform's places, where they were moved.
     """
 
     path: str = msgspec.field(name="PATH")
     hf_home: str | None = msgspec.field(name="HF_HOME", default=None)
+    hf_hub_cache: str | None = msgspec.field(name="HF_HUB_CACHE", default=None)
     mlxd_home: str | None = msgspec.field(name="MLXD_HOME", default=None)
+    xdg_state_home: str | None = msgspec.field(name="XDG_STATE_HOME", default=None)
+    xdg_config_home: str | None = msgspec.field(name="XDG_CONFIG_HOME", default=None)
+    xdg_cache_home: str | None = msgspec.field(name="XDG_CACHE_HOME", default=None)
 
 
 class PathSocket(_Dictionary, frozen=True, kw_only=True):
@@ -132,7 +139,7 @@ def daemon_agent(home: Home, python: Path, environment: Environment) -> Agent:
         DAEMON_LABEL,
         ("daemon", python),
         environment,
-        boot_log=home.logs_dir / "daemon.boot.log",
+        log=boot_log(home.daemon_log),
         sockets=Sockets(control=control),
         abandon_process_group=True,
     )
@@ -160,26 +167,26 @@ def bridge_agent(home: Home, python: Path, http: HttpSettings, environment: Envi
         BRIDGE_LABEL,
         ("http_bridge", python),
         environment,
-        boot_log=home.logs_dir / "bridge.boot.log",
+        log=boot_log(home.bridge_log),
         sockets=Sockets(http=address),
         abandon_process_group=False,
     )
 
 
-def service_environment(
-    *, hf_home: str | None, mlxd_home: str | None, path: str = SYSTEM_PATH
-) -> Environment:
-    """The environment of a service: nothing in a property list is expanded later.
+def service_environment(environ: Mapping[str, str], path: str = SYSTEM_PATH) -> Environment:
+    """The environment of a service: what moves its files, and nothing else of ``environ``.
 
     Raises:
-        MlxdError: ``invalid_request`` for anything that is not absolute.
+        MlxdError: ``invalid_request`` for anything that is not absolute: nothing in a
+            service's files is expanded later.
     """
-    for name, value in (("HF_HOME", hf_home), ("MLXD_HOME", mlxd_home)):
-        if value is not None:
-            _absolute(Path(value), name)
     for folder in path.split(":"):
         _absolute(Path(folder), "PATH")
-    return Environment(path=path, hf_home=hf_home or None, mlxd_home=mlxd_home or None)
+    moved: dict[str, str] = {}
+    for field in msgspec.structs.fields(Environment):
+        if field.name != "path" and (value := environ.get(field.encode_name)):
+            moved[field.name] = _absolute(Path(value), field.encode_name)
+    return Environment(path=path, **moved)
 
 
 def render(agent: Agent) -> bytes:
@@ -192,12 +199,12 @@ def _agent(
     program: tuple[str, Path],
     environment: Environment,
     *,
-    boot_log: Path,
+    log: Path,
     sockets: Sockets,
     abandon_process_group: bool,
 ) -> Agent:
     module, python = program
-    log_file = _absolute(boot_log, "log file")
+    log_file = _absolute(log, "log file")
     return Agent(
         label=label,
         program_arguments=(_absolute(python, "python"), "-I", "-m", module),

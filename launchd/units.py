@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from daemon.wire.errors import Code, MlxdError
+from daemon.wire.logs import boot_log
 from daemon.wire.paths import Home
 from daemon.wire.settings import HttpSettings
 from launchd.activation import CONTROL_SOCKET, HTTP_SOCKET
@@ -13,9 +14,6 @@ from launchd.agents import Environment
 
 DAEMON_UNIT: Final = "mlxd"
 BRIDGE_UNIT: Final = "mlx-bridge"
-
-ALREADY_RUNNING_EXIT: Final = 73
-"""The daemon's exit code where another one serves this home: no reason to start it again."""
 
 
 class Units(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,16 +36,21 @@ def daemon_units(home: Home, python: Path, environment: Environment) -> Units:
         # of memory is the daemon's business, not a reason to stop the whole service.
         "KillMode=process",
         "OOMPolicy=continue",
-        f"RestartPreventExitStatus={ALREADY_RUNNING_EXIT}",
     )
     return Units(
         name=DAEMON_UNIT,
-        service=_service("mlxd: a pool of MLX models", "daemon", python, environment, kept),
+        service=_service(
+            DAEMON_UNIT,
+            ("daemon", python),
+            environment,
+            ("Description=mlxd: a pool of MLX models",),
+            (*_logging(home.daemon_log), *kept),
+        ),
         socket=_socket("Control socket of mlxd", CONTROL_SOCKET, (*listen, "SocketMode=0600")),
     )
 
 
-def bridge_units(python: Path, http: HttpSettings, environment: Environment) -> Units:
+def bridge_units(home: Home, python: Path, http: HttpSettings, environment: Environment) -> Units:
     """The units that run ``mlx-bridge``; arguments and errors as for ``agents.bridge_agent``."""
     if http.port == 0:
         raise _bad("http.port", "a service needs a port that clients can know, not 0")
@@ -56,14 +59,31 @@ def bridge_units(python: Path, http: HttpSettings, environment: Environment) -> 
     address = f"[{host}]:{http.port}" if ":" in host else f"{host}:{http.port}"
     return Units(
         name=BRIDGE_UNIT,
-        service=_service("mlxd's HTTP bridge", "http_bridge", python, environment, ()),
+        service=_service(
+            BRIDGE_UNIT,
+            ("http_bridge", python),
+            environment,
+            ("Description=mlxd's HTTP bridge",),
+            _logging(home.bridge_log),
+        ),
         socket=_socket("HTTP address of mlxd", HTTP_SOCKET, (f"ListenStream={address}",)),
     )
 
 
+def _logging(log: Path) -> tuple[str, ...]:
+    """The program writes ``log``; what it says before, or while it fails, goes beside it."""
+    target = f"append:{_escaped(str(boot_log(log)))}"
+    return (f"StandardOutput={target}", f"StandardError={target}")
+
+
 def _service(
-    description: str, module: str, python: Path, environment: Environment, more: tuple[str, ...]
+    name: str,
+    program: tuple[str, Path],
+    environment: Environment,
+    unit: tuple[str, ...],
+    more: tuple[str, ...],
 ) -> str:
+    module, python = program
     if not python.is_absolute():
         raise _bad("python", f"the python of a service must be absolute, not {str(python)!r}")
     if set(str(python)) & set("\"'\\"):  # systemd: "Executable name contains special characters"
@@ -71,7 +91,8 @@ def _service(
     variables: dict[str, str] = msgspec.to_builtins(environment)
     return _file(
         {
-            "Unit": [f"Description={description}"],
+            # Started by hand, too, it shall be given its socket, and not bind one of its own.
+            "Unit": [*unit, f"Requires={name}.socket", f"After={name}.socket"],
             "Service": [
                 f"ExecStart={_quoted(str(python))} -I -m {module}",
                 *(

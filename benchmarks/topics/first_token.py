@@ -7,9 +7,10 @@ from benchmarks.client import Server
 from benchmarks.figures import Rounds, Row, Target, percentile
 from benchmarks.folders import stand_in_name
 from benchmarks.service import Service
-from daemon.wire.client import Control, generate
+from daemon.wire.client import Control
 from daemon.wire.control import Granted
 from daemon.wire.data import ChatMessage, Generate, TextPart
+from daemon.wire.generation import generate
 
 AT_ONCE = 32
 

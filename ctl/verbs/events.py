@@ -42,8 +42,8 @@ def events(
     if since is not None and after is not None:
         raise click.UsageError("--since and --after exclude each other")
     from ctl.connect import talk  # noqa: PLC0415
+    from ctl.filter import Filter  # noqa: PLC0415
     from ctl.follow import Range, show_events  # noqa: PLC0415
-    from ctl.record import Filter  # noqa: PLC0415
 
     if last is None and since is None:
         last = 20

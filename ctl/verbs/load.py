@@ -9,10 +9,10 @@ import msgspec
 
 from ctl.app import App
 from ctl.naming import looks_like_folder, named
-from ctl.options import DURATION, IDLE_TIME, NEVER, Never, json_option, milliseconds
+from ctl.options import DURATION, IDLE_TIME, Never, json_option, milliseconds
 from ctl.progress import MODES, Mode, shown_progress
 from daemon.wire import control as c
-from daemon.wire.errors import Code, MlxdError
+from daemon.wire.errors import HANDLING, Code, MlxdError
 
 if TYPE_CHECKING:
     from daemon.wire.client import Control
@@ -24,9 +24,11 @@ Examples:
   mlxctl load ./my-model                  registered as "my-model"
   mlxctl load ./my-model --name tuned --pin
   mlxctl load big-model --timeout 5m --progress json --json
+  mlxctl load big-model --estimate        the arithmetic, and what would happen
 
 MODEL is a name from 'mlxctl models', or a folder if it begins with "/", "./", "../" or "~".
 Ctrl-C withdraws the request; a load that nobody else waits for ends with it.
+--estimate changes nothing, and ends with the exit code that the load would be refused with.
 """
 
 _UNLOAD_EPILOG = """\b
@@ -89,13 +91,14 @@ def _existing(given: str, folder: Path) -> str:
 )
 @click.option("--pin", is_flag=True, help="Never evict it, never let it expire.")
 @click.option("--over-budget", is_flag=True, help="Load even if the memory budget says no.")
+@click.option("--estimate", is_flag=True, help="Say what it would take, and load nothing.")
 @click.option("--timeout", type=DURATION, help="Give up after this time, e.g. 2m.")
 @click.option(
     "--progress", type=click.Choice(MODES), default="auto", help="How to show it on stderr."
 )
 @json_option
 @click.pass_obj
-def load(
+def load(  # noqa: PLR0913, PLR0917 - one an option
     app: App,
     model: str,
     path: str | None,
@@ -103,6 +106,7 @@ def load(
     ttl: float | Never | None,
     pin: bool,
     over_budget: bool,
+    estimate: bool,
     timeout: float | None,
     progress: Mode,
 ) -> None:
@@ -112,21 +116,20 @@ def load(
     from ctl.shapes import loaded_shape  # noqa: PLC0415
 
     target = target_of(model, path, name, Path.cwd())
+    if estimate:
+        _estimate(app, target, over_budget=over_budget)
+        return
 
     async def ask(control: "Control") -> c.Loaded:
-        loaded = await control.load(
+        return await control.load(
             target.name,
             path=target.path,
-            ttl_s=None if isinstance(ttl, Never) else ttl,
+            ttl_s="never" if isinstance(ttl, Never) else ttl,
             pin=pin,
             over_budget=over_budget,
             deadline_ms=milliseconds(timeout),
             on_progress=on_progress,
         )
-        if ttl is NEVER:
-            # The load itself cannot say so: there, no TTL means the configured one.
-            await control.set_ttl(loaded.model, None)
-        return loaded
 
     with shown_progress(app, progress) as on_progress:
         try:
@@ -137,6 +140,24 @@ def load(
         app.show_json(loaded_shape(answer))
     else:
         app.show(loaded_line(answer))
+
+
+def _estimate(app: App, target: Target, *, over_budget: bool) -> None:
+    from ctl.estimate import estimate_page  # noqa: PLC0415
+    from ctl.quick import ask  # noqa: PLC0415
+    from ctl.shapes import estimate_shape  # noqa: PLC0415
+
+    request = c.EstimateLoad(id=1, model=target.name, path=target.path, over_budget=over_budget)
+    try:
+        told = ask(app, request, c.LoadEstimate)
+    except MlxdError as error:
+        raise _with_folder_hint(error, target, Path.cwd()) from error
+    if app.as_json:
+        app.show_json(estimate_shape(told))
+    else:
+        app.show(*estimate_page(told))
+    if told.fault is not None:
+        click.get_current_context().exit(HANDLING[told.fault.code].exit_code)
 
 
 def _with_folder_hint(error: MlxdError, target: Target, folder: Path) -> MlxdError:

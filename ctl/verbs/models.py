@@ -11,8 +11,8 @@ Examples:
   mlxctl models
   mlxctl models --json | jq -r '.models[] | select(.kind == "vision").name'
 
-SIZE is the size of the weights on disk. A model that its own files rule out is listed with
-the reason.
+SIZE is the size of the weights on disk. FITS says whether there is room in memory: now,
+after evicting what nobody uses, after waiting for what is in use, or never, and why.
 """
 
 
@@ -20,7 +20,7 @@ the reason.
 @json_option
 @click.pass_obj
 def models(app: App) -> None:
-    """List the models that can be loaded by name."""
+    """List the models on disk: what they are, what they can do, whether they fit."""
     from ctl.quick import ask  # noqa: PLC0415
 
     view = ask(app, c.ListModels(id=1), c.ModelsView)
@@ -29,6 +29,6 @@ def models(app: App) -> None:
 
         app.show_json(models_shape(view))
         return
-    from ctl.render import models_page  # noqa: PLC0415
+    from ctl.shelf import models_page  # noqa: PLC0415
 
     app.show(*models_page(view))

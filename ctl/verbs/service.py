@@ -1,131 +1,200 @@
-"""``mlxctl safe-mode|config|detach``: what people decide about the daemon itself."""
+"""``mlxctl service``: mlxd and mlx-bridge as services of this user's launchd or systemd."""
 
-from typing import Any
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from ctl.app import App
 from ctl.blocks import Line
 from ctl.options import json_option
-from daemon.wire import control as c
+from daemon.wire.errors import MlxdError
 
-_SAFE_MODE_EPILOG = """\b
+if TYPE_CHECKING:
+    from launchd.service import Service
+    from launchd.steps import Step
+
+_EPILOG = """\b
 Examples:
-  mlxctl safe-mode clear
-  mlxctl safe-mode clear --json
+  mlxctl service install                  start now, and at every login
+  mlxctl service install --dry-run        only show what would be written and run
+  mlxctl service status
+  mlxctl service restart                  after an upgrade; models stay in memory
+  mlxctl service uninstall                keeps config.toml, the event log and the logs
 
-After several starts that ended early the daemon neither preloads nor restores models for
-ten minutes. 'mlxctl events --type "safe_mode.*"' shows when and why.
+Models of the Hugging Face cache are never removed. docs/service.md has the details.
 """
-_CONFIG_EPILOG = """\b
-Examples:
-  mlxctl config path
-  mlxctl config check                     says line and key of a mistake
-  mlxctl config reload
-  mlxctl config show --json | jq .settings.pool
-"""
-_DETACH_EPILOG = """\b
-Examples:
-  mlxctl detach && mlxd                   a new daemon takes over what the old one had
-  mlxctl detach --json
-
-Running requests go on. The workers wait ten minutes for the next daemon, then they end.
-"""
+_dry_run = click.option("--dry-run", is_flag=True, help="Only print what would be written and run.")
 
 
-@click.group("safe-mode", epilog=_SAFE_MODE_EPILOG)
-def safe_mode() -> None:
-    """Leave the safe mode that follows unclean starts."""
+@click.group("service", epilog=_EPILOG)
+def service() -> None:
+    """Run mlxd and mlx-bridge in the background, from login on."""
 
 
-@safe_mode.command("clear")
+@service.command("install")
+@_dry_run
 @json_option
 @click.pass_obj
-def clear(app: App) -> None:
-    """Go back to normal: preloads and restores are allowed again."""
-    from ctl.quick import ask  # noqa: PLC0415
+def install(app: App, dry_run: bool) -> None:
+    """Write the service's files and start it; where it is installed, bring it up to date.
 
-    ask(app, c.ClearSafeMode(id=1), c.Ok)
-    _tell(app, {"safe_mode": False}, "mlxd is not in safe mode")
-
-
-@click.group("config", epilog=_CONFIG_EPILOG)
-def config() -> None:
-    """Look at config.toml, check it, have the daemon read it again."""
+    Models that are in memory stay there.
+    """
+    _do(app, lambda found: found.install(), dry_run, keep_models=True)
 
 
-@config.command("path")
+@service.command("uninstall")
+@click.option("--purge", is_flag=True, help="Also remove config.toml, event log, logs and caches.")
+@click.option("--yes", is_flag=True, help="Do not ask before purging.")
+@_dry_run
 @json_option
 @click.pass_obj
-def path(app: App) -> None:
-    """Print where config.toml belongs."""
-    file = app.home.config_file
-    if app.as_json:
-        app.show_json({"v": 1, "path": str(file), "exists": file.exists()})
+def uninstall(app: App, purge: bool, yes: bool, dry_run: bool) -> None:
+    """End both programs and remove the service's files."""
+    if purge and not yes and not dry_run:
+        click.confirm(f"Remove the event log and all settings under {app.home.root}?", abort=True)
+    _do(app, lambda found: found.uninstall(purge=purge), dry_run, removed=True)
+    if not purge and not dry_run and not app.as_json:
+        app.show(Line("Kept: config.toml, the event log and the logs; --purge removes them, too."))
+
+
+@service.command("start")
+@_dry_run
+@json_option
+@click.pass_obj
+def start(app: App, dry_run: bool) -> None:
+    """Start what is installed; a daemon that was started by hand hands its models over."""
+    _do(app, lambda found: found.start(), dry_run, keep_models=True)
+
+
+@service.command("stop")
+@_dry_run
+@json_option
+@click.pass_obj
+def stop(app: App, dry_run: bool) -> None:
+    """End both programs until the next start or login; models leave memory."""
+    _do(app, lambda found: found.stop(), dry_run)
+
+
+@service.command("restart")
+@_dry_run
+@json_option
+@click.pass_obj
+def restart(app: App, dry_run: bool) -> None:
+    """Start both programs anew, as after an upgrade; models stay in memory."""
+    _do(app, lambda found: found.restart(), dry_run, keep_models=True)
+
+
+@service.command("enable")
+@_dry_run
+@json_option
+@click.pass_obj
+def enable(app: App, dry_run: bool) -> None:
+    """Start at every login."""
+    _do(app, lambda found: found.enable(), dry_run)
+
+
+@service.command("disable")
+@_dry_run
+@json_option
+@click.pass_obj
+def disable(app: App, dry_run: bool) -> None:
+    """Do not start at login; what runs goes on."""
+    _do(app, lambda found: found.disable(), dry_run)
+
+
+@service.command("status")
+@json_option
+@click.pass_obj
+def status(app: App) -> None:
+    """Whether it is installed, enabled, loaded and running, and what to do where it is not."""
+    _show_state(app, _find(app))
+    if problem := _config_problem(app):
+        app.note(f"mlxctl: {problem}")
+
+
+def _do(
+    app: App,
+    plan: "Callable[[Service], Sequence[Step]]",
+    dry_run: bool,
+    *,
+    keep_models: bool = False,
+    removed: bool = False,
+) -> None:
+    from launchd.steps import carry_out, told  # noqa: PLC0415
+
+    if keep_models and (problem := _config_problem(app)):  # it would not start again
+        raise problem
+    found = _find(app)
+    if dry_run:
+        _show_plan(app, plan(found))
+        return
+    found.check()
+    with _handing_over(app) if keep_models else nullcontext():
+        for step in plan(found):
+            app.note_dim(f"{told(step)}\n")
+            carry_out((step,), found.run)
+    if removed and not app.as_json:
+        app.show(Line("mlxd and mlx-bridge are no services any more."))
     else:
-        app.write(f"{file}\n")
+        _show_state(app, found)
 
 
-@config.command("check")
-@json_option
-@click.pass_obj
-def check(app: App) -> None:
-    """Read config.toml and say whether it is right; the daemon is not asked."""
-    from ctl.mlxd import pass_through  # noqa: PLC0415
+def _handing_over(app: App) -> AbstractContextManager[None]:
+    """For the length of the block, a daemon that is told to end leaves its models in memory."""
+    from daemon.wire.locks import held  # noqa: PLC0415
+    from daemon.wire.paths import make_private  # noqa: PLC0415
 
-    code = pass_through(app, "check")
-    if code:
-        raise click.exceptions.Exit(code)
+    make_private(app.home.run_dir)
+    return held(app.home.handover_mark, wait=True)
 
 
-@config.command("show")
-@json_option
-@click.pass_obj
-def show(app: App) -> None:
-    """Print the settings that config.toml gives, defaults included, keys left out."""
-    from ctl.settings import settings_shape, settings_text  # noqa: PLC0415
+def _find(app: App) -> "Service":
+    import shutil  # noqa: PLC0415
+
+    from daemon.wire.settings import HttpSettings, load_settings  # noqa: PLC0415
+    from launchd.service import this_service  # noqa: PLC0415
+    from launchd.steps import run_program  # noqa: PLC0415
+
+    def which(program: str) -> str | None:
+        return shutil.which(program, path=app.environ.get("PATH"))
+
+    # A service can be looked at and removed, whatever somebody has written into config.toml.
+    http = HttpSettings() if _config_problem(app) else load_settings(app.home.config_file).http
+    python = Path(sys.executable)
+    return this_service(app.home, http, app.environ, python, which, run_program)
+
+
+def _config_problem(app: App) -> MlxdError | None:
+    """What the programs will say of config.toml instead of starting."""
     from daemon.wire.settings import load_settings  # noqa: PLC0415
 
-    file = app.home.config_file
-    shape = settings_shape(load_settings(file))
+    try:
+        load_settings(app.home.config_file)
+    except MlxdError as error:
+        return error
+    return None
+
+
+def _show_plan(app: App, steps: "Sequence[Step]") -> None:
+    from ctl.servicing import plan_page, plan_shape  # noqa: PLC0415
+
     if app.as_json:
-        app.show_json({"v": 1, "path": str(file), "exists": file.exists(), "settings": shape})
+        app.show_json(plan_shape(steps))
     else:
-        app.write(settings_text(shape))
+        app.show(*plan_page(steps))
 
 
-@config.command("reload")
-@json_option
-@click.pass_obj
-def reload(app: App) -> None:
-    """Have the daemon read config.toml again; a mistake in it changes nothing."""
-    from ctl.quick import ask  # noqa: PLC0415
+def _show_state(app: App, found: "Service") -> None:
+    from ctl.servicing import state_page, state_shape  # noqa: PLC0415
 
-    answer = ask(app, c.ReloadConfig(id=1), c.ConfigReloaded)
+    unavailable = found.manager.unavailable(found.run)
+    states, title = found.state(), found.manager.title
     if app.as_json:
-        shape: dict[str, Any] = msgspec.to_builtins(answer)
-        app.show_json({"v": 1, "keys": shape["keys"], "notes": shape["notes"]})
-        return
-    changed = f"changed: {', '.join(answer.keys)}" if answer.keys else "nothing has changed"
-    app.show(Line(changed), *(Line(f"  {note}", "warn") for note in answer.notes))
-
-
-@click.command(epilog=_DETACH_EPILOG)
-@json_option
-@click.pass_obj
-def detach(app: App) -> None:
-    """End the daemon and leave its models in memory for the next one."""
-    from ctl.quick import ask, ask_last  # noqa: PLC0415
-
-    models = [one.name for one in ask(app, c.GetStatus(id=1), c.StatusView).models]
-    ask_last(app, c.DetachDaemon(id=1))
-    kept = f"these stay in memory: {', '.join(models)}" if models else "no model was in memory"
-    _tell(app, {"detached": True, "models": models}, f"mlxd has ended; {kept}")
-
-
-def _tell(app: App, shape: dict[str, object], text: str) -> None:
-    if app.as_json:
-        app.show_json({"v": 1, **shape})
+        app.show_json(state_shape(title, states, unavailable))
     else:
-        app.show(Line(text))
+        app.show(*state_page(title, states, unavailable))

@@ -7,6 +7,7 @@ text, and the library says what it thinks of it.
 """
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -24,6 +25,7 @@ from daemon.models.folder import (
     read_weights,
 )
 from daemon.models.kv import KvShape, integer, kv_shape, text_config
+from daemon.models.safetensors import Tensor
 from daemon.wire.errors import Code, MlxdError
 
 Kind = Literal["text", "vision", "embeddings", "speech", "transcription"]
@@ -82,6 +84,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
         weights_bytes: What the loaded weights occupy.
         kv: The key-value cache that a token needs.
         context_tokens: Longest prompt and answer together.
+        dtype: What most bytes of the weights are, as safetensors names it: "BF16", "U32".
         fingerprint: Changes when a file of the folder does.
         modified_at_ms: When config.json was last written.
     """
@@ -94,8 +97,19 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     kv: KvShape
     context_tokens: int
     quantization: Quantization | None
+    dtype: str
     fingerprint: str
     modified_at_ms: int
+
+    @property
+    def precision(self) -> str:
+        """How the weights are stored, for people: "4-bit", "mxfp4", "bf16", "f32"."""
+        packed = self.quantization
+        if packed is None:
+            return self.dtype.lower()
+        if packed.bits is None or packed.mode != "affine":
+            return packed.mode
+        return f"{packed.bits}-bit"
 
     @property
     def kv_token_bytes(self) -> int:
@@ -136,6 +150,7 @@ def inspect_folder(path: str | Path, *, allow_code: bool = False) -> Inspection:
         kv=kv_shape(config, tensors) if kind in {"text", "vision"} else KvShape(),
         context_tokens=_context_tokens(folder, files, config, kind),
         quantization=_quantization(config),
+        dtype=_dtype(tensors),
         fingerprint=fingerprint_of(files),
         modified_at_ms=files["config.json"].st_mtime_ns // 1_000_000,
     )
@@ -239,6 +254,14 @@ def _context_tokens(
         tuned = integer(read_json(folder / "sentence_bert_config.json"), "max_seq_length")
         stated = min(tuned, stated) if tuned and stated else tuned or stated
     return stated or CONTEXT_TOKENS_UNSAID
+
+
+def _dtype(tensors: Mapping[str, Tensor]) -> str:
+    """The type that takes most of the bytes; empty without tensors."""
+    bytes_of: Counter[str] = Counter()
+    for tensor in tensors.values():
+        bytes_of[tensor.dtype] += tensor.size_bytes
+    return max(bytes_of, key=bytes_of.__getitem__, default="")
 
 
 def _quantization(config: Mapping[str, Any]) -> Quantization | None:

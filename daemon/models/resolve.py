@@ -207,6 +207,7 @@ class Registry:
             context_tokens=context_tokens or found.context_tokens,
             state=None,
             created_at_ms=found.modified_at_ms,
+            quantization=found.precision or None,
         )
 
     def _single(self, name: str, cached: Mapping[str, Path]) -> Target:

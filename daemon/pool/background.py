@@ -28,16 +28,25 @@ def restored(pool: Pool) -> tuple[m.Wish, ...]:
     """What belongs to the pool and is not in memory: to be wished for after a restart."""
     return tuple(
         m.Wish(
-            option=m.Option(
-                model=kept.model, terms=m.Terms(ttl_ms=kept.ttl_ms, rows_max=kept.rows_max)
-            ),
+            option=_option_of(kept),
             reason="restore",
-            ttl_ms=kept.ttl_ms,
+            ttl_ms=_asked_ttl_ms(kept),
             used_at_ms=kept.used_at_ms,
         )
         for key, kept in pool.kept.items()
         if key not in pool.slots
     )
+
+
+def _option_of(kept: Kept) -> m.Option:
+    return m.Option(model=kept.model, terms=m.Terms(ttl_ms=kept.ttl_ms, rows_max=kept.rows_max))
+
+
+def _asked_ttl_ms(kept: Kept) -> m.AskedIdle:
+    """The time that a person set is theirs; any other follows the configuration."""
+    if not kept.ttl_asked:
+        return None
+    return "never" if kept.ttl_ms is None else kept.ttl_ms
 
 
 def wish_back(draft: Draft, key: str, *, was_used: bool) -> None:
@@ -49,11 +58,10 @@ def wish_back(draft: Draft, key: str, *, was_used: bool) -> None:
     kept = draft.pool.kept.get(key)
     if kept is None:
         return
-    terms = m.Terms(ttl_ms=kept.ttl_ms, rows_max=kept.rows_max)
     wish = m.Wish(
-        option=m.Option(model=kept.model, terms=terms),
+        option=_option_of(kept),
         reason="restore",
-        ttl_ms=kept.ttl_ms,
+        ttl_ms=_asked_ttl_ms(kept),
         used_at_ms=None if was_used else kept.used_at_ms,
     )
     if was_used or not _has_expired(draft.pool, kept, draft.now_ms):
@@ -98,7 +106,7 @@ def _start_or_drop(draft: Draft, wish: m.Wish) -> None:
         wish.option,
         wish.reason,
         asked_by=(ASKER,),
-        ttl_ms=wish.ttl_ms,
+        asked_ttl_ms=wish.ttl_ms,
         used_at_ms=wish.used_at_ms,
     )
 

@@ -9,8 +9,11 @@ from daemon.pool.state import Draining, Pool, Stopping
 from daemon.wire.units import format_bytes
 
 OVERHEAD_BYTES: Final = 192 << 20
-"""A worker before its weights: interpreter and libraries take about 90 MB (measured on
-Linux), the rest is room for activations and the allocator's cache."""
+"""A worker before its weights: interpreter and libraries take about 100 MB (measured on
+Linux), the library's freed buffers up to 64 MiB, and activations the rest."""
+
+SPARE_BYTES: Final = 112 << 20
+"""A worker that has imported the libraries for every kind of model (102 MB on Linux)."""
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +58,11 @@ def claim_of(pool: Pool, option: Option) -> Claim:
 def committed_bytes(pool: Pool) -> int:
     """All claims together: loading, resident, draining and stopping."""
     return sum(slot.tenant.claim_bytes for slot in pool.slots.values())
+
+
+def spare_bytes(pool: Pool) -> int:
+    """What the spare takes: in no load's way, and so no part of :func:`committed_bytes`."""
+    return 0 if pool.spare.name is None else SPARE_BYTES
 
 
 def unmovable_bytes(pool: Pool, wanted: Model) -> int:

@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from daemon.pool.shapes import (
+    AskedIdle,
     FailureReason,
     Limits,
     LoadReason,
@@ -33,7 +34,8 @@ class Acquire(Command, tag="acquire", frozen=True, kw_only=True):
     options: tuple[Option, ...]
     passed_over: tuple[PassedOver, ...] = ()
     deadline_at_ms: int
-    ttl_ms: int | None = None
+    ttl_ms: AskedIdle = None
+    priority: int = 0
 
 
 class Load(Command, tag="load", frozen=True, kw_only=True):
@@ -44,7 +46,7 @@ class Load(Command, tag="load", frozen=True, kw_only=True):
     options: tuple[Option, ...]
     passed_over: tuple[PassedOver, ...] = ()
     deadline_at_ms: int | None = None
-    ttl_ms: int | None = None
+    ttl_ms: AskedIdle = None
     pin: bool = False
     over_budget: bool = False
     reason: LoadReason = "load"
@@ -236,6 +238,13 @@ class ReportPressure(Command, tag="report_pressure", frozen=True, kw_only=True):
     level: PressureLevel
 
 
+class ReportSpareEnded(Command, tag="report_spare_ended", frozen=True, kw_only=True):
+    """The process that waited for a load has ended, and nobody had told it to."""
+
+    spare: str
+    why: str
+
+
 class ReportClockJump(Command, tag="report_clock_jump", frozen=True, kw_only=True):
     """The wall clock went ahead of the monotonic one: the machine slept.
 
@@ -309,6 +318,6 @@ Report = (
     | ReportUsage
     | ReportResidue
 )
-MachineReport = ReportPressure | ReportClockJump | ReportLog
+MachineReport = ReportPressure | ReportClockJump | ReportLog | ReportSpareEnded
 OwnCommand = Tick | Start | Stop | Detach | Stopped | Configure | Restore
 AnyCommand = ClientCommand | Report | MachineReport | OwnCommand

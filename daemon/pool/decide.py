@@ -7,6 +7,7 @@ from daemon.pool.failing import fail_stalled_loads
 from daemon.pool.lifetime import machine_report, own_command
 from daemon.pool.reports import report
 from daemon.pool.schedule import settle
+from daemon.pool.spare import keep_spare
 from daemon.pool.state import Pool
 from daemon.pool.verbs import client_command
 
@@ -26,4 +27,5 @@ def decide(pool: Pool, command: m.AnyCommand, now_ms: int) -> m.Decision:
         own_command(draft, command)
     fail_stalled_loads(draft)
     settle(draft)
+    keep_spare(draft)
     return draft.decision()

@@ -7,6 +7,8 @@ from daemon.pool.draft import Draft
 from daemon.pool.failure import retry_at_ms
 from daemon.pool.leaving import begin_unload, outgrown_bytes
 from daemon.pool.refusing import next_record_ms, record_counted
+from daemon.pool.shapes import idle_ms
+from daemon.pool.spare import spare_due_ms
 from daemon.pool.state import (
     DRAIN_STALL_MS,
     LEASE_LAPSE_MS,
@@ -78,7 +80,8 @@ def next_due_ms(pool: Pool, now_ms: int) -> int | None:
     due += next_record_ms(pool)
     if pool.safe_mode_since_ms is not None:
         due.append(pool.safe_mode_since_ms + SAFE_MODE_MS)
-    due += [t for t in (_settled_at_ms(pool), _pressure_change_ms(pool)) if t is not None]
+    other = (_settled_at_ms(pool), _pressure_change_ms(pool), spare_due_ms(pool))
+    due += [t for t in other if t is not None]
     return min((t for t in due if t > now_ms), default=None)
 
 
@@ -100,9 +103,9 @@ def _slot_due(pool: Pool, key: str, slot: Slot, *, short: bool) -> list[int]:
 
 def expiry_ms(pool: Pool, key: str, slot: Idle) -> int | None:
     """When an idle model is unloaded for want of use; None: it stays."""
-    ttl_ms = slot.service.ttl_asked_ms
-    if ttl_ms is None:
-        ttl_ms = slot.tenant.ttl_ms
+    asked_ms, ttl_ms = slot.service.ttl_asked_ms, slot.tenant.ttl_ms
+    if asked_ms is not None:
+        ttl_ms = idle_ms(asked_ms)
     if ttl_ms is None or key in pool.pins:
         return None
     return slot.service.last_used_at_ms + ttl_ms

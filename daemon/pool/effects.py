@@ -35,6 +35,16 @@ class RetireWorker(Effect, tag="retire_worker", frozen=True, kw_only=True):
     reason: str
 
 
+class StartSpare(Effect, tag="start_spare", frozen=True, kw_only=True):
+    """Start a process that the next :class:`SpawnWorker` can take."""
+
+    spare: str
+
+
+class EndSpare(Effect, tag="end_spare", frozen=True, kw_only=True):
+    spare: str
+
+
 class AnswerGranted(Effect, tag="answer_granted", frozen=True, kw_only=True):
     ticket: int
     lease: str
@@ -85,6 +95,8 @@ AnyEffect = (
     | BeginLoad
     | DrainWorker
     | RetireWorker
+    | StartSpare
+    | EndSpare
     | AnswerGranted
     | AnswerLoaded
     | AnswerUnloaded

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from daemon.pool.shapes import (
+    AskedIdle,
     Candidate,
     EvictReason,
     FailureReason,
@@ -19,6 +20,7 @@ from daemon.pool.shapes import (
     PressureLevel,
     UnloadReason,
     Waiter,
+    Waits,
     Wish,
 )
 from daemon.wire.errors import Fault
@@ -85,6 +87,7 @@ class LoadStarted(
         claim_bytes: Reserved from now on: weights + overhead + KV allowance.
         asked_by: The clients that wait for it.
         used_at_ms: For a model that is restored: its last use before.
+        ttl_asked: ``ttl_ms`` is what a person asked for, not what is configured.
     """
 
     model: Model
@@ -98,6 +101,7 @@ class LoadStarted(
     ttl_ms: int | None = None
     over_budget: bool = False
     used_at_ms: int | None = None
+    ttl_asked: bool = False
 
 
 class WorkerSpawned(
@@ -234,6 +238,13 @@ class ModelTtlChanged(
     ttl_ms: int | None
 
 
+class ModelKept(Durable, tag="model.kept", frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A person asked for a model that somebody else had loaded: it comes back like theirs."""
+
+    key: str
+    model: str
+
+
 class ModelQuarantined(
     Durable, tag="model.quarantined", frozen=True, kw_only=True, forbid_unknown_fields=True
 ):
@@ -293,7 +304,11 @@ class MemoryResidue(
 class UsageRecorded(
     Durable, tag="usage.recorded", frozen=True, kw_only=True, forbid_unknown_fields=True
 ):
-    """At most one a model a minute; ``arrivals`` are (offset_ms, hold_ms) pairs."""
+    """At most one a model a minute; ``arrivals`` are (offset_ms, hold_ms) pairs.
+
+    Attributes:
+        waits: Of requests for their lease; None where an older daemon did not count them.
+    """
 
     key: str
     model: str
@@ -304,6 +319,7 @@ class UsageRecorded(
     busy_ms: int
     arrivals: tuple[tuple[int, int], ...] = ()
     arrivals_dropped: int = 0
+    waits: Waits | None = None
 
 
 class SafeModeEntered(
@@ -347,6 +363,7 @@ ModelEvent = (
     ModelPinned
     | ModelUnpinned
     | ModelTtlChanged
+    | ModelKept
     | ModelQuarantined
     | ModelUnquarantined
     | RequestRefused
@@ -394,7 +411,7 @@ class LeaseGranted(Volatile, tag="lease.granted", frozen=True, kw_only=True):
     model: str
     worker: str
     waited_ms: int
-    ttl_ms: int | None = None
+    ttl_ms: AskedIdle = None
 
 
 class LeaseEnded(Volatile, tag="lease.ended", frozen=True, kw_only=True):
@@ -410,7 +427,6 @@ class LoadAnswered(Volatile, tag="load.answered", frozen=True, kw_only=True):
     model: str
     worker: str
     waited_ms: int
-    ttl_ms: int | None = None
 
 
 class UnloadAwaited(Volatile, tag="unload.awaited", frozen=True, kw_only=True):
@@ -508,6 +524,25 @@ class WishDropped(Volatile, tag="wish.dropped", frozen=True, kw_only=True):
     why: str
 
 
+class SpareStarted(Volatile, tag="spare.started", frozen=True, kw_only=True):
+    """A process imports the libraries, for the next load to take."""
+
+    spare: str
+
+
+class SpareEnded(Volatile, tag="spare.ended", frozen=True, kw_only=True):
+    """It is not wanted any more, or has ended by itself.
+
+    Attributes:
+        why: How it ended by itself; "" if it is told to.
+        retry_at_ms: No other is started before then.
+    """
+
+    spare: str
+    why: str = ""
+    retry_at_ms: int = 0
+
+
 class LogBlocked(Volatile, tag="log.blocked", frozen=True, kw_only=True):
     """Nothing more is decided that would have to be recorded."""
 
@@ -540,7 +575,7 @@ UseEvent = (
     | DrainConfirmed
     | StrayReported
 )
-ConditionEvent = StopBegan | PressureReported | LogBlocked | LogWritable
+ConditionEvent = StopBegan | PressureReported | SpareStarted | SpareEnded | LogBlocked | LogWritable
 VolatileEvent = QueueEvent | UseEvent | ConditionEvent
 Event = DurableEvent | VolatileEvent
 

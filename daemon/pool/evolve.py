@@ -80,6 +80,7 @@ def _load_started(pool: Pool, event: m.LoadStarted, at_ms: int) -> Pool:
         kv_tokens=event.kv_tokens,
         rows_max=event.rows_max,
         ttl_ms=event.ttl_ms,
+        ttl_asked=event.ttl_asked,
         over_budget=event.over_budget,
         asked_by=event.asked_by,
         used_at_ms=event.used_at_ms,
@@ -88,6 +89,7 @@ def _load_started(pool: Pool, event: m.LoadStarted, at_ms: int) -> Pool:
     slot = Loading(tenant=tenant, reason=event.reason, since_ms=at_ms, progress_at_ms=at_ms)
     return replace(
         put(pool, slot),
+        spare=replace(pool.spare, name=None, failures=0, retry_at_ms=0),  # taken, if there was one
         workers_started=pool.workers_started + 1,
         workers={**pool.workers, event.worker: key},
         kept=without(pool.kept, key),
@@ -116,7 +118,7 @@ def _load_ready(pool: Pool, event: m.LoadReady, at_ms: int) -> Pool:
     tenant = replace(slot.tenant, measured_bytes=event.measured_bytes)
     learned = Learned(load_ms=event.load_ms, measured_bytes=event.measured_bytes)
     failures = pool.failures.get(key)
-    if failures is not None and not failures.crashed_at_ms:
+    if failures is not None and not failures.crashed_at_ms and not failures.quarantined:
         pool = replace(pool, failures=without(pool.failures, key))
     pool = replace(pool, learned={**pool.learned, key: learned})
     return put(pool, Idle(tenant=tenant, service=service))
@@ -128,7 +130,7 @@ def _load_failed(pool: Pool, event: m.LoadFailed, at_ms: int) -> Pool:
     blameless = event.reason in ("crashed", "daemon_restarted")
     tenant = replace(slot.tenant, kept=slot.tenant.kept and blameless)
     pool = put(pool, Stopping(tenant=tenant, since_ms=at_ms, why="failed", evicting=False))
-    return failed(pool, tenant.model, event.reason, event.message, at_ms)
+    return failed(pool, tenant.model, event.reason, event.message, at_ms, loading=True)
 
 
 def _worker_adopted(pool: Pool, event: m.WorkerAdopted) -> Pool:
@@ -143,6 +145,7 @@ def _usage_recorded(pool: Pool, event: m.UsageRecorded, at_ms: int) -> Pool:
     slot = pool.slots.get(event.key)
     if slot is None or isinstance(slot, Loading):
         return pool
+    slot = replace(slot, tenant=replace(slot.tenant, waits=m.Waits()))
     used_at_ms = _last_use_ms(event, at_ms)
     if isinstance(slot, Draining | Stopping):
         used_at_ms = max(used_at_ms, slot.tenant.used_at_ms or 0)
@@ -209,7 +212,7 @@ def _worker_exited(pool: Pool, event: m.WorkerExited, at_ms: int) -> Pool:
     )
     if not event.expected and event.exit_code != 0:
         message = f"its worker ended unexpectedly ({_how(event)})"
-        pool = failed(pool, tenant.model, "crashed", message, at_ms)
+        pool = failed(pool, tenant.model, "crashed", message, at_ms, loading=False)
     if tenant.kept and _comes_back(pool, slot):
         used_at_ms = tenant.used_at_ms
         if isinstance(slot, Idle | Busy):
@@ -217,6 +220,7 @@ def _worker_exited(pool: Pool, event: m.WorkerExited, at_ms: int) -> Pool:
         kept = Kept(
             model=tenant.model,
             ttl_ms=tenant.ttl_ms,
+            ttl_asked=tenant.ttl_asked,
             rows_max=tenant.rows_max,
             used_at_ms=at_ms if used_at_ms is None else used_at_ms,
         )

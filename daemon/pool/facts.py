@@ -43,6 +43,8 @@ def _model_event(pool: Pool, event: m.ModelEvent, at_ms: int) -> Pool:
             return replace(pool, pins=pool.pins - {event.key})
         case m.ModelTtlChanged():
             return _ttl_changed(pool, event)
+        case m.ModelKept():
+            return put(pool, _kept(pool.slots[event.key]))
         case m.ModelQuarantined():
             return _quarantined(pool, event)
         case m.ModelUnquarantined():
@@ -93,7 +95,7 @@ def _ttl_changed(pool: Pool, event: m.ModelTtlChanged) -> Pool:
     slot = pool.slots.get(event.key)
     if slot is None:
         return pool
-    slot = replace(slot, tenant=replace(slot.tenant, ttl_ms=event.ttl_ms))
+    slot = replace(slot, tenant=replace(slot.tenant, ttl_ms=event.ttl_ms, ttl_asked=True))
     if isinstance(slot, Idle | Busy | Draining):
         slot = replace(slot, service=replace(slot.service, ttl_asked_ms=None))
     return put(pool, slot)
@@ -112,8 +114,16 @@ def _quarantined(pool: Pool, event: m.ModelQuarantined) -> Pool:
     return replace(pool, failures=failures, kept=kept, wishes=wishes)
 
 
-def failed(pool: Pool, model: m.Model, reason: m.FailureReason, message: str, at_ms: int) -> Pool:
-    """What is known of ``model`` after one more failure."""
+def failed(
+    pool: Pool,
+    model: m.Model,
+    reason: m.FailureReason,
+    message: str,
+    at_ms: int,
+    *,
+    loading: bool,
+) -> Pool:
+    """What is known of ``model`` after one more failure, ``loading`` or serving."""
     before = pool.failures.get(model.key)
     crashes = before.crashed_at_ms if before is not None else ()
     if reason == "crashed":
@@ -123,6 +133,7 @@ def failed(pool: Pool, model: m.Model, reason: m.FailureReason, message: str, at
         message=message,
         identity=model.identity,
         crashed_at_ms=crashes,
+        loading=loading,
         quarantined=before is not None and before.quarantined,
     )
     return replace(pool, failures={**pool.failures, model.key: failures})

@@ -10,14 +10,14 @@ BACK_OFF_FIRST_MS: Final = 1_000
 BACK_OFF_MAX_MS: Final = 300_000
 
 
-def back_off_ms(crashes: int) -> int:
+def back_off_ms(crashes: int, *, loading: bool) -> int:
     """How long to wait after so many crashes in the window: 1 s, doubling to 300 s.
 
-    The first crash costs nothing: its next request may try at once.
+    A model that served and crashed once may be tried at once: it can be loaded, and what
+    crashed it may have been one request. One that crashed ``loading`` waits even then.
     """
-    if crashes <= 1:
-        return 0
-    return min(BACK_OFF_FIRST_MS << min(crashes - 2, 20), BACK_OFF_MAX_MS)
+    doublings = crashes - 1 if loading else crashes - 2
+    return 0 if doublings < 0 else min(BACK_OFF_FIRST_MS << min(doublings, 20), BACK_OFF_MAX_MS)
 
 
 def retry_at_ms(pool: Pool, key: str) -> int:
@@ -26,7 +26,7 @@ def retry_at_ms(pool: Pool, key: str) -> int:
     if failures is None or failures.quarantined or not failures.crashed_at_ms:
         return 0
     last_ms = failures.crashed_at_ms[-1]
-    return last_ms + back_off_ms(crashes_by(pool, failures, last_ms))
+    return last_ms + back_off_ms(crashes_by(pool, failures, last_ms), loading=failures.loading)
 
 
 def crashes_by(pool: Pool, failures: Failures, at_ms: int) -> int:

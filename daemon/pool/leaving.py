@@ -16,11 +16,13 @@ from daemon.pool.state import (
 )
 
 
-def begin_unload(draft: Draft, slot: Loading | Idle, reason: m.UnloadReason) -> None:
-    """Ask an idle worker to end, or cancel a load; by request a pin goes with it."""
+def begin_unload(
+    draft: Draft, slot: Loading | Idle, reason: m.UnloadReason, *, unpin: bool = False
+) -> None:
+    """Ask an idle worker to end, or cancel a load; ``unpin`` takes its pin with it."""
     model = slot.tenant.model
     draft.emit(m.UnloadStarted(worker=slot.tenant.worker, model=model.name, reason=reason))
-    if model.key in draft.pool.pins and reason in ("request", "cancelled"):
+    if unpin and model.key in draft.pool.pins:
         draft.emit(m.ModelUnpinned(key=model.key, model=model.name))
 
 

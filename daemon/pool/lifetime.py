@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from daemon.pool import messages as m
 from daemon.pool.background import add_wishes
 from daemon.pool.draft import Draft
+from daemon.pool.spare import spare_ended
 from daemon.wire.errors import Code
 
 
@@ -41,6 +42,8 @@ def machine_report(draft: Draft, command: m.MachineReport) -> None:
         case m.ReportClockJump():
             if command.by_ms > 0:
                 draft.emit(m.ClockJumped(by_ms=command.by_ms))
+        case m.ReportSpareEnded():
+            spare_ended(draft, command)
         case m.ReportLog():
             if command.blocked is not None:
                 draft.emit(m.LogBlocked(reason=command.blocked))

@@ -5,6 +5,7 @@ from typing import Final
 from daemon.pool import messages as m
 from daemon.pool.budget import claim_of
 from daemon.pool.draft import Draft
+from daemon.pool.shapes import idle_ms
 from daemon.pool.state import Pool
 
 LOAD_TIME_GUESS_MS: Final = 30_000
@@ -24,18 +25,20 @@ def emit_load(
     *,
     asked_by: tuple[str, ...],
     passed_over: tuple[m.PassedOver, ...] = (),
-    ttl_ms: int | None = None,
+    asked_ttl_ms: m.AskedIdle = None,
     over_budget: bool = False,
     used_at_ms: int | None = None,
 ) -> None:
     """Reserve the claim and let a worker be started.
 
     Args:
-        ttl_ms: Instead of what is configured for the model, or for all.
+        asked_ttl_ms: Instead of what is configured for the model, or for all.
     """
     pool = draft.pool
     claim = claim_of(pool, option)
-    configured_ms = pool.limits.ttl_ms if option.terms.ttl_ms is None else option.terms.ttl_ms
+    ttl_ms = pool.limits.ttl_ms if option.terms.ttl_ms is None else option.terms.ttl_ms
+    if asked_ttl_ms is not None:
+        ttl_ms = idle_ms(asked_ttl_ms)
     draft.emit(
         m.LoadStarted(
             model=option.model,
@@ -46,7 +49,8 @@ def emit_load(
             reason=reason,
             asked_by=asked_by,
             passed_over=passed_over,
-            ttl_ms=configured_ms if ttl_ms is None else ttl_ms,
+            ttl_ms=ttl_ms,
+            ttl_asked=asked_ttl_ms is not None,
             over_budget=over_budget,
             used_at_ms=used_at_ms,
         )

@@ -15,6 +15,10 @@ def react(pool: Pool, event: m.Event) -> tuple[m.AnyEffect, ...]:
         return _queue_event(pool, event)
     if isinstance(event, m.UseEvent):
         return _use_event(pool, event)
+    if isinstance(event, m.SpareStarted):
+        return (m.StartSpare(spare=event.spare),)
+    if isinstance(event, m.SpareEnded) and not event.why:
+        return (m.EndSpare(spare=event.spare),)
     return ()  # what is known of models, of the daemon and of its conditions
 
 
@@ -111,6 +115,7 @@ _SYNCED = (
     | m.ModelPinned
     | m.ModelUnpinned
     | m.ModelTtlChanged
+    | m.ModelKept
     | m.ModelQuarantined
     | m.ModelUnquarantined
     | m.MemoryResidue

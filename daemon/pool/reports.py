@@ -146,6 +146,7 @@ def _usage(draft: Draft, slot: Slot, command: m.ReportUsage) -> None:
             busy_ms=command.busy_ms,
             arrivals=command.arrivals,
             arrivals_dropped=command.arrivals_dropped,
+            waits=slot.tenant.waits,
         )
     )
 

@@ -14,7 +14,9 @@ from daemon.pool.failure import failed_before, retry_at_ms
 from daemon.pool.leaving import begin_eviction, relieve, unload_for_stop
 from daemon.pool.loading import emit_load, expected_load_ms
 from daemon.pool.refusing import refuse
+from daemon.pool.shapes import idle_ms
 from daemon.pool.state import (
+    MIN_RESIDENCY_MS,
     PRESSURE_HOLD_MS,
     Busy,
     Draining,
@@ -98,22 +100,39 @@ def retry_after_ms(pool: Pool, now_ms: int) -> int:
 def _serve_residents(draft: Draft) -> None:
     for waiter in draft.pool.waiters:
         slot = draft.pool.slots.get(waiter.option.model.key)
-        if isinstance(slot, Idle | Busy) and (waiter.lease or _granted_terms(draft, waiter, slot)):
+        if isinstance(slot, Idle | Busy) and (waiter.lease or _meet_terms(draft, waiter, slot)):
             _serve(draft, waiter, slot.tenant)
 
 
-def _granted_terms(draft: Draft, waiter: m.Waiter, slot: Idle | Busy) -> bool:
-    """Pin and TTL that a load asks for, recorded; False while they cannot be."""
-    model = slot.tenant.model
-    pin = waiter.pin and model.key not in draft.pool.pins
-    ttl = waiter.ttl_ms is not None and waiter.ttl_ms != slot.tenant.ttl_ms
-    if (pin or ttl) and draft.pool.read_only is not None:
-        return False
-    if pin:
-        draft.emit(m.ModelPinned(key=model.key, model=model.name))
-    if ttl:
-        draft.emit(m.ModelTtlChanged(key=model.key, model=model.name, ttl_ms=waiter.ttl_ms))
+def _meet_terms(draft: Draft, waiter: m.Waiter, slot: Idle | Busy) -> bool:
+    """What a load asks of a model beyond being there, recorded; False while it cannot be.
+
+    A load by a person also makes the model one of theirs. Where that cannot be recorded
+    they get it all the same: they asked for it to be there, and it is.
+    """
+    key, name = slot.tenant.model.key, slot.tenant.model.name
+    changes = _changed_terms(draft.pool, waiter, slot.tenant)
+    if draft.pool.read_only is not None:
+        return not changes
+    for change in changes:
+        draft.emit(change)
+    if waiter.reason == "load" and not slot.tenant.kept and not waiter.pin:
+        draft.emit(m.ModelKept(key=key, model=name))
     return True
+
+
+def _changed_terms(pool: Pool, waiter: m.Waiter, tenant: Tenant) -> list[m.ModelEvent]:
+    """Pin and TTL that a load asks for, as far as they are not so yet."""
+    key, name = tenant.model.key, tenant.model.name
+    changes: list[m.ModelEvent] = []
+    if waiter.pin and key not in pool.pins:
+        changes.append(m.ModelPinned(key=key, model=name))
+    if waiter.ttl_ms is not None and (
+        idle_ms(waiter.ttl_ms) != tenant.ttl_ms or not tenant.ttl_asked
+    ):
+        ttl_ms = idle_ms(waiter.ttl_ms)
+        changes.append(m.ModelTtlChanged(key=key, model=name, ttl_ms=ttl_ms))
+    return changes
 
 
 def _serve(draft: Draft, waiter: m.Waiter, tenant: Tenant) -> None:
@@ -152,18 +171,27 @@ def _refuse_late(draft: Draft) -> None:
             )
         else:
             code = Code.BUSY
-            message = f"no room for {name} within {waited_s:.0f} s: {_what_holds(draft, waiter)}"
+            held = what_holds(draft.pool, waiter, draft.now_ms)
+            message = f"{name} was not loaded within {waited_s:.0f} s: {held}"
         refuse(draft, waiter, code, message, retry_after_ms=after_ms)
 
 
-def _what_holds(draft: Draft, waiter: m.Waiter) -> str:
-    pool = draft.pool
+def what_holds(pool: Pool, waiter: m.Waiter, now_ms: int) -> str:
+    """What a request that is not served waits for, and what helps."""
+    key = waiter.option.model.key
     if pool.pressure != "normal":
         return "the machine is short of memory; ask again, or unload a model"
-    if retry_at_ms(pool, waiter.option.model.key) > draft.now_ms:
-        return "it crashed and is not tried again yet; ask again later"
+    if retry_at_ms(pool, key) > now_ms:
+        wait_s = (retry_at_ms(pool, key) - now_ms) / 1000
+        return f"it crashed, and is not tried again for {wait_s:.0f} s; ask again then"
     if any(isinstance(slot, Loading) for slot in pool.slots.values()):
         return "another model is being loaded; ask again"
+    if any(isinstance(slot, Draining | Stopping) for slot in pool.slots.values()):
+        return "models that are being unloaded are not gone yet; ask again"
+    room = make_room(pool, waiter.option, MIN_RESIDENCY_MS, now_ms)
+    if isinstance(room, Evict):
+        young = ", ".join(victim.tenant.model.name for victim in room.victims)
+        return f"{young} was loaded a moment ago and may go soon; ask again"
     return "models in use hold the memory; ask again, unload one, or raise pool.memory"
 
 
@@ -171,9 +199,9 @@ def _what_holds(draft: Draft, waiter: m.Waiter) -> str:
 
 
 def _start_loads(draft: Draft) -> None:
-    """Cold models in order of arrival; the first that must wait for room holds the rest.
+    """Cold models in order of their turn; the first that must wait for room holds the rest.
 
-    A later, smaller request never takes the room that an earlier one waits for, so that
+    A smaller request never takes the room that one before it waits for, so that
     nobody starves. A model in back-off, or whose last worker is still leaving, does not
     hold others up: its own claim is still counted, so the room it leaves stays its own.
     Only a load that ran out of memory holds the room that was made for its retry.
@@ -247,7 +275,7 @@ def _load_for(draft: Draft, waiter: m.Waiter, *, over_budget: bool) -> None:
         "retry" if waiter.retried else waiter.reason,
         asked_by=_askers(draft.pool, waiter),
         passed_over=waiter.passed_over,
-        ttl_ms=None if waiter.lease else waiter.ttl_ms,
+        asked_ttl_ms=None if waiter.lease else waiter.ttl_ms,
         over_budget=over_budget,
     )
 
@@ -302,10 +330,7 @@ def _unrecorded(pool: Pool, waiter: m.Waiter) -> bool:
     slot = pool.slots.get(waiter.option.model.key)
     if not isinstance(slot, Loading | Idle | Busy):
         return False
-    changes_terms = waiter.pin or (
-        waiter.ttl_ms is not None and waiter.ttl_ms != slot.tenant.ttl_ms
-    )
-    return waiter.lease or not changes_terms
+    return waiter.lease or not _changed_terms(pool, waiter, slot.tenant)
 
 
 def read_only_message(pool: Pool) -> str:

@@ -1,14 +1,24 @@
 """What commands, events and effects speak of: models, terms, who waits and why."""
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
+
+PRIORITY_STEP_MS: Final = 3_000
+"""Each point of priority counts as having waited so much longer."""
 
 FailureReason = Literal["incompatible", "out_of_memory", "timeout", "crashed", "daemon_restarted"]
 UnloadReason = Literal["request", "ttl", "cancelled", "shutdown", "pressure"]
 EvictReason = Literal["memory", "workers_max", "pressure", "request"]
 LoadReason = Literal["acquire", "load", "preload", "restore", "retry"]
 PressureLevel = Literal["normal", "soft", "hard"]
+AskedIdle = int | Literal["never"] | None
+"""Idle milliseconds before a model is unloaded, as somebody asks; None asks for nothing."""
+
+
+def idle_ms(asked: int | Literal["never"]) -> int | None:
+    """The time that was asked for; None keeps the model."""
+    return None if asked == "never" else asked
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +34,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         load_stall_ms: A load without progress for so long has failed.
         crashes_max: Crashes within ``crash_window_ms`` that quarantine a model.
         unclean_starts_max: Runs in a row that ended early and badly before safe mode.
+        spare: Whether a process with the libraries imported waits for the next load.
     """
 
     budget_bytes: int
@@ -36,6 +47,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     crashes_max: int = 5
     crash_window_ms: int = 600_000
     unclean_starts_max: int = 3
+    spare: bool = False
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +100,7 @@ class Waiter(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         rest: What the fallback chain names after ``option``.
         deadline_at_ms: None waits as long as its asker does.
+        priority: Its place in the queue: see :attr:`turn_ms`.
         retried: Its load ran out of memory once, and is tried again.
     """
 
@@ -99,11 +112,19 @@ class Waiter(msgspec.Struct, frozen=True, kw_only=True):
     lease: bool
     since_ms: int
     deadline_at_ms: int | None
-    ttl_ms: int | None = None
+    ttl_ms: AskedIdle = None
+    priority: int = 0
     pin: bool = False
     over_budget: bool = False
     reason: LoadReason
     retried: bool = False
+
+    @property
+    def turn_ms(self) -> int:
+        """Who has the least is next. It never changes by waiting, so that whoever came long
+        enough before anybody else is before them, whatever their priorities.
+        """
+        return self.since_ms - self.priority * PRIORITY_STEP_MS
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,8 +136,28 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 
     option: Option
     reason: LoadReason
-    ttl_ms: int | None = None
+    ttl_ms: AskedIdle = None
     used_at_ms: int | None = None
+
+
+class Waits(msgspec.Struct, frozen=True, kw_only=True):
+    """How many requests waited for their model, and how long."""
+
+    requests: int = 0
+    total_ms: int = 0
+    longest_ms: int = 0
+
+    def and_one(self, wait_ms: int) -> "Waits":
+        """These, and one more of ``wait_ms``."""
+        return self.and_those(Waits(requests=1, total_ms=wait_ms, longest_ms=wait_ms))
+
+    def and_those(self, others: "Waits") -> "Waits":
+        """These and ``others``."""
+        return Waits(
+            requests=self.requests + others.requests,
+            total_ms=self.total_ms + others.total_ms,
+            longest_ms=max(self.longest_ms, others.longest_ms),
+        )
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,14 +33,6 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     ttl_ms: int | None = None
 
 
-class Waits(msgspec.Struct, frozen=True, kw_only=True):
-    """How many requests waited for their model, and how long."""
-
-    requests: int = 0
-    total_ms: int = 0
-    longest_ms: int = 0
-
-
 class Outcome(msgspec.Struct, kw_only=True):
     """What came of it.
 
@@ -54,7 +46,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     """
 
     requests: int = 0
-    waits: Waits | None = None
+    waits: m.Waits | None = None
     refused: int = 0
     loads: int = 0
     loading_ms: int = 0
@@ -64,12 +56,7 @@ class Outcome(msgspec.Struct, kw_only=True):
 
     def count_wait(self, wait_ms: int) -> None:
         """Count a request that waited."""
-        before = self.waits or Waits()
-        self.waits = Waits(
-            requests=before.requests + 1,
-            total_ms=before.total_ms + wait_ms,
-            longest_ms=max(before.longest_ms, wait_ms),
-        )
+        self.waits = (self.waits or m.Waits()).and_one(wait_ms)
 
     def count(self, event: m.Event) -> None:
         """Count what an event says."""
@@ -117,7 +104,7 @@ class Simulation:
         self._tickets = 0
         self._asked: dict[int, Demand] = {}
         self._due: list[_Due] = []
-        self._outcome = Outcome(waits=Waits())
+        self._outcome = Outcome(waits=m.Waits())
 
     def run(self, demands: Sequence[Demand], until_ms: int = 0) -> Outcome:
         """Live through ``demands``, which are in order of time, and on to ``until_ms``."""

@@ -5,6 +5,7 @@ from typing import Final, Literal
 import msgspec
 
 from daemon.pool.messages import (
+    AskedIdle,
     EvictReason,
     FailureReason,
     LoadReason,
@@ -13,6 +14,7 @@ from daemon.pool.messages import (
     RequestRefused,
     UnloadReason,
     Waiter,
+    Waits,
     Wish,
 )
 from daemon.pool.messages import Limits as Limits  # noqa: PLC0414 - where the daemon's start looks for it
@@ -54,10 +56,11 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         reserved_bytes: Weights + overhead + KV allowance, as planned before the load.
         measured_bytes: As last reported by the worker; 0 before it is ready.
-        ttl_ms: As configured, or as set by command.
+        ttl_ms: As configured, or as set by command (``ttl_asked``).
         asked_by: The clients that its load was for.
         used_at_ms: A restored model's last use before it was loaded again.
         kept: Belongs to the pool as people made it: comes back after a restart or crash.
+        waits: Of requests for their lease, since usage was last recorded.
     """
 
     model: Model
@@ -70,7 +73,9 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     over_budget: bool
     asked_by: tuple[str, ...] = ()
     used_at_ms: int | None = None
+    ttl_asked: bool = False
     kept: bool = False
+    waits: Waits = Waits()
     process: Process | None = None
 
     @property
@@ -92,7 +97,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     loaded_at_ms: int
     last_used_at_ms: int
     recorded_use_at_ms: int
-    ttl_asked_ms: int | None = None
+    ttl_asked_ms: AskedIdle = None
 
 
 class Loading(msgspec.Struct, tag="loading", frozen=True, kw_only=True):
@@ -181,12 +186,14 @@ class Failures(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         crashed_at_ms: Times of crashes, oldest first, at most ``CRASHES_KEPT``.
         identity: With ``reason`` incompatible: the files that were found so.
+        loading: The last crash was while loading, not while serving.
     """
 
     reason: FailureReason
     message: str
     identity: str
     crashed_at_ms: tuple[int, ...] = ()
+    loading: bool = False
     quarantined: bool = False
 
 
@@ -208,6 +215,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
     model: Model
     ttl_ms: int | None
+    ttl_asked: bool
     rows_max: int
     used_at_ms: int
 
@@ -235,6 +243,22 @@ class Pressure(msgspec.Struct, frozen=True, kw_only=True):
 
     level: PressureLevel = "normal"
     since_ms: int = 0
+
+
+class Spare(msgspec.Struct, frozen=True, kw_only=True):
+    """The process that waits for the next load.
+
+    Attributes:
+        name: None if there is none.
+        started: How many there were.
+        failures: How many in a row ended by themselves.
+        retry_at_ms: No other is started before then.
+    """
+
+    name: str | None = None
+    started: int = 0
+    failures: int = 0
+    retry_at_ms: int = 0
 
 
 class Refusals(msgspec.Struct, frozen=True, kw_only=True):
@@ -275,6 +299,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     leases: dict[str, Lease] = {}
     leases_granted: int = 0
     refusals: dict[tuple[str, str], Refusals] = {}
+    spare: Spare = Spare()
     stopping: str | None = None
     """Why the daemon is about to stop; no new leases then."""
     detaching: bool = False
@@ -320,6 +345,7 @@ def durable_part(pool: Pool) -> Pool:
         leases={},
         leases_granted=0,
         refusals={},
+        spare=Spare(),
         stopping=None,
         detaching=False,
         read_only=None,
@@ -347,7 +373,7 @@ def _durable_slot(slot: Slot) -> Slot:
 
 
 def _durable_tenant(tenant: Tenant) -> Tenant:
-    return msgspec.structs.replace(tenant, measured_bytes=0)
+    return msgspec.structs.replace(tenant, measured_bytes=0, waits=Waits())
 
 
 def _durable_service(service: Service) -> Service:

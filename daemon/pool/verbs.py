@@ -79,6 +79,7 @@ def _ask(draft: Draft, command: m.Acquire | m.Load) -> None:
         since_ms=draft.now_ms,
         deadline_at_ms=command.deadline_at_ms,
         ttl_ms=command.ttl_ms,
+        priority=command.priority if isinstance(command, m.Acquire) else 0,
         pin=isinstance(command, m.Load) and command.pin,
         over_budget=isinstance(command, m.Load) and command.over_budget,
         reason=command.reason if isinstance(command, m.Load) else "acquire",
@@ -145,13 +146,13 @@ def _unload(draft: Draft, command: m.Unload) -> None:
         case Busy():
             _in_use(draft, command, slot)
         case Idle():
-            begin_unload(draft, slot, "request")
+            begin_unload(draft, slot, "request", unpin=True)
             draft.emit(m.UnloadAwaited(ticket=command.ticket, worker=slot.tenant.worker))
         case Loading() if slot.inherited:
             message = f"{command.name} is being taken over from the last daemon; ask again"
             draft.refuse(command.ticket, Code.CONFLICT, message)
         case Loading():
-            begin_unload(draft, slot, "cancelled")
+            begin_unload(draft, slot, "cancelled", unpin=True)
             draft.emit(m.UnloadAwaited(ticket=command.ticket, worker=slot.tenant.worker))
             name = slot.tenant.model.name
             load_ended_badly(
@@ -206,6 +207,6 @@ def _set_ttl(draft: Draft, command: m.SetTtl) -> None:
         _not_loaded(draft, command)
         return
     asked = isinstance(slot, Idle | Busy) and slot.service.ttl_asked_ms is not None
-    if slot.tenant.ttl_ms != command.ttl_ms or asked:
+    if slot.tenant.ttl_ms != command.ttl_ms or asked or not slot.tenant.ttl_asked:
         draft.emit(m.ModelTtlChanged(key=command.key, model=command.name, ttl_ms=command.ttl_ms))
     draft.emit(m.TicketDone(ticket=command.ticket))

@@ -1,5 +1,6 @@
 """``evolve`` for what only the live pool knows: queue, leases, requests, conditions."""
 
+from bisect import bisect_right
 from typing import assert_never
 
 from msgspec.structs import replace
@@ -34,14 +35,14 @@ def evolve_volatile(pool: Pool, event: m.VolatileEvent, at_ms: int) -> Pool:
 def _queue_event(pool: Pool, event: m.QueueEvent, at_ms: int) -> Pool:
     match event:
         case m.WaiterQueued():
-            return replace(pool, waiters=(*pool.waiters, event.waiter))
+            return _waiter_queued(pool, event.waiter)
         case m.WaiterMoved():
             moved = event.waiter
             waiters = tuple(moved if w.ticket == moved.ticket else w for w in pool.waiters)
             return replace(pool, waiters=waiters)
         case m.LoadAnswered():
             pool = _without_ticket(pool, event.ticket)
-            return _touched(pool, event.worker, at_ms, event.ttl_ms)
+            return _touched(pool, event.worker, at_ms, None)
         case m.UnloadAwaited():
             slot = pool.slot_of(event.worker)
             assert slot is not None
@@ -60,6 +61,11 @@ def _queue_event(pool: Pool, event: m.QueueEvent, at_ms: int) -> Pool:
             return replace(pool, wishes=wishes)
         case _:
             assert_never(event)
+
+
+def _waiter_queued(pool: Pool, waiter: m.Waiter) -> Pool:
+    place = bisect_right(pool.waiters, waiter.turn_ms, key=lambda w: w.turn_ms)
+    return replace(pool, waiters=(*pool.waiters[:place], waiter, *pool.waiters[place:]))
 
 
 def _use_event(pool: Pool, event: m.UseEvent, at_ms: int) -> Pool:
@@ -98,6 +104,13 @@ def _condition_event(pool: Pool, event: m.ConditionEvent, at_ms: int) -> Pool:
             return replace(pool, stopping=event.reason, detaching=event.detach, wishes=())
         case m.PressureReported():
             return replace(pool, pressure_reported=Pressure(level=event.level, since_ms=at_ms))
+        case m.SpareStarted():
+            spare = replace(pool.spare, name=event.spare, started=pool.spare.started + 1)
+            return replace(pool, spare=spare)
+        case m.SpareEnded():
+            failures = pool.spare.failures + 1 if event.why else 0
+            spare = replace(pool.spare, name=None, failures=failures, retry_at_ms=event.retry_at_ms)
+            return replace(pool, spare=spare)
         case m.LogBlocked():
             return replace(pool, read_only=event.reason)
         case m.LogWritable():
@@ -118,7 +131,10 @@ def _lease_granted(pool: Pool, event: m.LeaseGranted, at_ms: int) -> Pool:
         leases={**pool.leases, event.lease: lease},
         leases_granted=pool.leases_granted + 1,
     )
-    return put(pool, resident(slot.tenant, slot.service, leases | {event.lease}, running))
+    tenant = slot.tenant
+    if event.waited_ms:
+        tenant = replace(tenant, waits=tenant.waits.and_one(event.waited_ms))
+    return put(pool, resident(tenant, slot.service, leases | {event.lease}, running))
 
 
 def _lease_ended(pool: Pool, event: m.LeaseEnded, at_ms: int) -> Pool:
@@ -141,7 +157,7 @@ def _running_changed(pool: Pool, event: m.RunningChanged, at_ms: int) -> Pool:
     return put(pool, resident(slot.tenant, service, leases, event.running))
 
 
-def _touched(pool: Pool, worker: str, at_ms: int, ttl_ms: int | None) -> Pool:
+def _touched(pool: Pool, worker: str, at_ms: int, ttl_ms: m.AskedIdle) -> Pool:
     slot = pool.slot_of(worker)
     assert isinstance(slot, Idle | Busy)
     service = replace(slot.service, last_used_at_ms=at_ms)

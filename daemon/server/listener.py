@@ -1,4 +1,4 @@
-"""The control socket: bound by ourselves, under the lock, for the owner only."""
+"""The control socket, for the owner only: a service manager's, or bound here under the lock."""
 
 import os
 import socket
@@ -9,7 +9,6 @@ from typing import Final
 
 import anyio
 import structlog
-from anyio.abc import UNIXSocketStream
 
 from daemon.server.session import Session, SessionContext
 from daemon.wire.control import Refusal
@@ -17,6 +16,8 @@ from daemon.wire.errors import Code, Fault, MlxdError
 from daemon.wire.framing import encode_frame
 from daemon.wire.listening import next_connection
 from daemon.wire.peer import check_peer
+from daemon.wire.streams import AsyncioStream, accepted_unix
+from launchd.activation import Inherited
 
 CONNECTIONS_MAX: Final = 256
 TURNED_AWAY_MAX: Final = 16
@@ -29,21 +30,68 @@ _log = structlog.get_logger("server")
 
 
 @asynccontextmanager
-async def open_listener(path: Path, context: SessionContext) -> AsyncIterator[None]:
+async def open_listener(
+    path: Path, context: SessionContext, inherited: Inherited | None = None
+) -> AsyncIterator[None]:
     """Accept and serve control connections for the length of the block.
 
-    The caller holds the daemon's lock: a socket file that is already there belongs to
-    nobody and is replaced.
+    The caller holds the daemon's lock and has called :func:`check_socket`: a socket file
+    that is already there is what a killed daemon left, and is replaced. Inherited sockets
+    are served instead, and left in place for the next daemon.
     """
-    listener = _bind(path)
+    listeners = (_bind(path),) if inherited is None else inherited.sockets
+    peers = None if inherited is None else inherited.peers
     try:
+        for listener in listeners:
+            listener.setblocking(False)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_accept, listener, context)
+            for listener in listeners:
+                tasks.start_soon(_accept, listener, context, peers)
             yield
             tasks.cancel_scope.cancel()
     finally:
-        listener.close()
-        os.unlink(path)  # noqa: PTH108 - pathlib is for threads here
+        for listener in listeners:
+            listener.close()
+        if inherited is None:
+            os.unlink(path)  # noqa: PTH108 - pathlib is for threads here
+
+
+def check_socket(path: Path, inherited: Inherited | None) -> None:
+    """See whether the control socket can be ours, before anything is begun.
+
+    Raises:
+        MlxdError: ``conflict`` if a service manager listens on ``path``; ``internal`` if
+            the inherited socket is another one than clients look for.
+    """
+    if inherited is None:
+        if _listens(path):
+            raise MlxdError(
+                Code.CONFLICT,
+                f"mlxd is installed as a service, which listens on {path} and serves this "
+                "home; to run mlxd by hand: mlxctl service stop",
+            )
+        return
+    for listener in inherited.sockets:
+        address = listener.getsockname()
+        if address != os.fspath(path):
+            raise MlxdError(
+                Code.INTERNAL,
+                f"the service manager made the control socket at {address}, and clients look "
+                f"for it at {path}; write the service's files anew: mlxctl service install",
+            )
+
+
+def _listens(path: Path) -> bool:
+    """Whether somebody does on this path; asking wakes a service manager's program."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(os.fspath(path))
+        except BlockingIOError:  # its backlog is full
+            return True
+        except OSError:
+            return False
+    return True
 
 
 def _bind(path: Path) -> socket.socket:
@@ -59,14 +107,16 @@ def _bind(path: Path) -> socket.socket:
     return listener
 
 
-async def _accept(listener: socket.socket, context: SessionContext) -> None:
+async def _accept(
+    listener: socket.socket, context: SessionContext, peers: frozenset[int] | None
+) -> None:
     served = 0
 
     async def serve(sock: socket.socket, fault: Fault | None) -> None:
         nonlocal served
         served += 1
         try:
-            async with await UNIXSocketStream.from_socket(sock) as stream:
+            async with await accepted_unix(sock) as stream:
                 if fault is None:
                     await Session(stream, context).serve()
                 else:
@@ -78,14 +128,14 @@ async def _accept(listener: socket.socket, context: SessionContext) -> None:
         while True:
             sock = await next_connection(listener)
             if served < CONNECTIONS_MAX + TURNED_AWAY_MAX:
-                sessions.start_soon(serve, sock, _unwelcome(sock, served))
+                sessions.start_soon(serve, sock, _unwelcome(sock, served, peers))
             else:
                 sock.close()
 
 
-def _unwelcome(sock: socket.socket, served: int) -> Fault | None:
+def _unwelcome(sock: socket.socket, served: int, peers: frozenset[int] | None) -> Fault | None:
     try:
-        check_peer(sock)
+        check_peer(sock, peers)
     except MlxdError as error:
         return error.fault
     if served >= CONNECTIONS_MAX:
@@ -94,7 +144,7 @@ def _unwelcome(sock: socket.socket, served: int) -> Fault | None:
     return None
 
 
-async def _turn_away(stream: UNIXSocketStream, fault: Fault) -> None:
+async def _turn_away(stream: AsyncioStream, fault: Fault) -> None:
     """Hear the peer's hello, so that it reads the answer to it, and say why not."""
     _log.warning("connection.refused", code=fault.code.value)
     with (

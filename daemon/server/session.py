@@ -1,34 +1,35 @@
 """One control connection: requests in, answers out, leases that end with it."""
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from itertools import islice
+from functools import partial
+from itertools import count, islice
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 import structlog
-from anyio.abc import ByteStream, TaskGroup
+from anyio.abc import TaskGroup
 
-from daemon import processes
 from daemon.eventlog.log import EventLog
 from daemon.kernel import Answer, Kernel
 from daemon.pool import messages as m
-from daemon.server.catalog import Catalog
-from daemon.server.verbs import TTL_S_MAX, ModelVerb, command_of, milliseconds
-from daemon.server.views import Facts, status_view
+from daemon.server.board import StatusBoard
+from daemon.server.catalog import Catalog, Choice
+from daemon.server.verbs import TTL_S_MAX, ModelVerb, asked_idle, checked_priority, command_of
+from daemon.server.views import Facts, estimate_view
 from daemon.wire import control as c
 from daemon.wire.errors import Code, Fault, MlxdError
 from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX, FRAME_TIMEOUT_S
 from daemon.wire.paths import Home
-from daemon.wire.streams import FrameStream
+from daemon.wire.streams import AsyncioStream, PostedFrames
 
-OUTBOX_MAX: Final = 1024
-"""Answers not yet sent; a client that lets them pile up is cut off."""
+UNREAD_BYTES_MAX: Final = 16 << 20
+"""Answers that wait to be read; a client that lets more pile up is cut off."""
 
-REQUESTS_MAX: Final = 256
-"""Requests in flight on one connection."""
+TURN_REQUESTS: Final = 64
+"""Requests that are read before others have their turn."""
 
 HISTORY_LINES: Final = 256
 CLIENT_NAME_MAX: Final = 128
@@ -60,6 +61,7 @@ class SessionContext(msgspec.Struct, frozen=True):
     catalog: Catalog
     home: Home
     facts: Facts
+    board: StatusBoard
     reload_config: Callable[[m.Cause], Awaitable[tuple[tuple[str, ...], tuple[str, ...]]]]
     detach: Callable[[str], None]
 
@@ -68,18 +70,17 @@ class _InFlight:
     """A request that is not answered yet."""
 
     def __init__(self) -> None:
-        self.scope = anyio.CancelScope()
+        self.scope: anyio.CancelScope | None = None
         self.ticket: int | None = None
 
 
 class Session:
     """Serves one connection until it ends."""
 
-    def __init__(self, stream: ByteStream, context: SessionContext) -> None:
+    def __init__(self, stream: AsyncioStream, context: SessionContext) -> None:
         self._context = context
         self._kernel = context.kernel
-        self._frames = FrameStream(stream, CONTROL_FRAME_BYTES_MAX)
-        self._send, self._outbox = anyio.create_memory_object_stream[msgspec.Struct](OUTBOX_MAX)
+        self._frames = PostedFrames(stream, CONTROL_FRAME_BYTES_MAX)
         self._in_flight: dict[int, _InFlight] = {}
         self._leases: set[str] = set()
         self._client = c.Hello(client="unknown", pid=0)
@@ -90,15 +91,12 @@ class Session:
         try:
             with self._scope:
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._write_out)
                     if await self._greet():
                         await self._read_requests(tasks)
-                    # The writer ends once it has sent what is queued; nobody waits for long.
-                    self._send.close()
-                    self._scope.deadline = anyio.current_time() + FLUSH_TIMEOUT_S
+                    with anyio.move_on_after(FLUSH_TIMEOUT_S):
+                        await self._frames.flush()
+                    tasks.cancel_scope.cancel()
         finally:
-            self._send.close()
-            self._outbox.close()
             with anyio.CancelScope(shield=True):
                 await self._give_back()
 
@@ -136,7 +134,9 @@ class Session:
         return False
 
     async def _read_requests(self, tasks: TaskGroup) -> None:
-        while True:
+        for number in count(1):
+            if number % TURN_REQUESTS == 0:
+                await anyio.lowlevel.checkpoint()
             try:
                 payload = await self._frames.receive(FRAME_TIMEOUT_S)
             except _GONE:
@@ -156,17 +156,45 @@ class Session:
             self._cancel(request)
         elif request.id in self._in_flight:
             self._fail(request.id, Code.INVALID_REQUEST, f"request id {request.id} is in use")
-        elif len(self._in_flight) >= REQUESTS_MAX:
-            message = f"{REQUESTS_MAX} requests are already in flight on this connection"
+        elif isinstance(request, c.ReleaseLease):
+            self._release(request)
+        elif isinstance(request, c.GetStatus) and self._context.board.ready:
+            self._finish(self._context.board.view(request.id))
+        elif len(self._in_flight) >= c.REQUESTS_MAX:
+            message = f"{c.REQUESTS_MAX} requests are already in flight on this connection"
             self._fail(request.id, Code.QUEUE_FULL, message)
         else:
             flight = self._in_flight[request.id] = _InFlight()
-            tasks.start_soon(self._handle, request, flight)
+            if not self._acquires_at_once(request, flight):
+                tasks.start_soon(self._handle, request, flight)
+
+    def _release(self, request: c.ReleaseLease) -> None:
+        self._leases.discard(request.lease)
+        # Not awaited: a cancelled request must not lose the lease it gives back.
+        self._kernel.post(m.Release(leases=(request.lease,)), self._cause("release"))
+        self._finish(c.Released(id=request.id, lease=request.lease))
+
+    def _acquires_at_once(self, request: c.ControlRequest, flight: _InFlight) -> bool:
+        """Hand in the request if no disk has to be read for it; whether that was so."""
+        if not isinstance(request, c.AcquireLease):
+            return False
+        choice = self._context.catalog.remembered(request.model, request.needs, self._kernel.pool)
+        if choice is None:
+            return False
+        try:
+            make = self._acquire_of(request, choice)
+        except MlxdError as error:
+            self._finish(c.Failed(id=request.id, fault=error.fault))
+        else:
+            self._kernel.post(make(self._ticket(request, flight)), self._cause("acquire"))
+        return True
 
     # --- handling ------------------------------------------------------------------------
 
     async def _handle(self, request: c.ControlRequest, flight: _InFlight) -> None:
-        with flight.scope:
+        if self._in_flight.get(request.id) is not flight:
+            return  # cancelled before its turn came
+        with anyio.CancelScope() as flight.scope:
             try:
                 await self._dispatch(request, flight)
             except MlxdError as error:
@@ -181,12 +209,15 @@ class Session:
         kernel, catalog = self._kernel, self._context.catalog
         match request:
             case c.GetStatus():
-                self._finish(await self._status(request.id))
+                await self._context.board.make_ready()
+                self._finish(self._context.board.view(request.id))
             case c.ListModels():
                 models = await catalog.known(kernel.pool)
                 self._finish(c.ModelsView(id=request.id, models=models))
             case c.LoadModel():
                 await self._load(request, flight)
+            case c.EstimateLoad():
+                self._finish(await self._estimate(request))
             case c.AcquireLease():
                 await self._acquire(request, flight)
             case (
@@ -212,15 +243,10 @@ class Session:
             case c.DetachDaemon():
                 self._finish(c.Ok(id=request.id))
                 self._context.detach(f"detached by {self._client.client}")
-            case c.ReleaseLease():
-                self._leases.discard(request.lease)
-                # Not awaited: a cancelled request must not lose the lease it gives back.
-                kernel.post(m.Release(leases=(request.lease,)), self._cause("release"))
-                self._finish(c.Released(id=request.id, lease=request.lease))
             case c.WatchEvents():
                 await self._watch(request)
-            case c.CancelRequest():
-                raise AssertionError("cancels are handled as they arrive")
+            case c.CancelRequest() | c.ReleaseLease():
+                raise AssertionError("handled as they arrive")
 
     async def _about_model(self, request: ModelVerb, flight: _InFlight) -> None:
         key = await self._context.catalog.key_of(request.model, self._kernel.pool)
@@ -238,37 +264,47 @@ class Session:
             await self._context.catalog.register(request.model, request.path)
         options, passed_over = await self._context.catalog.options(request.model, ())
         deadline_ms = request.deadline_ms
-        await self._ask(
-            request,
-            flight,
-            lambda ticket: m.Load(
-                ticket=ticket,
-                client=self._client.client,
-                options=options,
-                passed_over=passed_over,
-                deadline_at_ms=None if deadline_ms is None else self._deadline(deadline_ms),
-                ttl_ms=milliseconds(request.ttl_s),
-                pin=request.pin,
-                over_budget=request.over_budget,
-            ),
-            "load",
+        make = partial(
+            m.Load,
+            client=self._client.client,
+            options=options,
+            passed_over=passed_over,
+            deadline_at_ms=None if deadline_ms is None else self._deadline(deadline_ms),
+            ttl_ms=asked_idle(request.ttl_s),
+            pin=request.pin,
+            over_budget=request.over_budget,
         )
+        await self._ask(request, flight, lambda ticket: make(ticket=ticket), "load")
+
+    async def _estimate(self, request: c.EstimateLoad) -> c.LoadEstimate:
+        catalog, client = self._context.catalog, self._client.client
+        if request.path is None:
+            choice = await catalog.options(request.model, ())
+        else:
+            choice = await catalog.options_at(request.model, request.path)
+        return estimate_view(request, choice, client, self._kernel.pool, self._kernel.now_ms())
 
     async def _acquire(self, request: c.AcquireLease, flight: _InFlight) -> None:
-        options, passed_over = await self._context.catalog.options(request.model, request.needs)
-        await self._ask(
-            request,
-            flight,
-            lambda ticket: m.Acquire(
-                ticket=ticket,
-                client=self._client.client,
-                options=options,
-                passed_over=passed_over,
-                deadline_at_ms=self._deadline(request.deadline_ms),
-                ttl_ms=milliseconds(request.ttl_s),
-            ),
-            "acquire",
+        choice = await self._context.catalog.options(request.model, request.needs)
+        await self._ask(request, flight, self._acquire_of(request, choice), "acquire")
+
+    def _acquire_of(self, request: c.AcquireLease, choice: Choice) -> Callable[[int], m.Acquire]:
+        """The command, but for its ticket.
+
+        Raises:
+            MlxdError: ``invalid_request`` for what cannot be asked.
+        """
+        options, passed_over = choice
+        make = partial(
+            m.Acquire,
+            client=self._client.client,
+            options=options,
+            passed_over=passed_over,
+            deadline_at_ms=self._deadline(request.deadline_ms),
+            ttl_ms=asked_idle(request.ttl_s),
+            priority=checked_priority(request.priority),
         )
+        return lambda ticket: make(ticket=ticket)
 
     async def _ask(
         self,
@@ -278,8 +314,11 @@ class Session:
         command: str,
     ) -> None:
         """Hand a command to the kernel; its answers come back through :meth:`_deliver`."""
-        flight.ticket = self._kernel.ticket(lambda answer: self._deliver(request.id, answer))
-        await self._kernel.send(make(flight.ticket), self._cause(command))
+        await self._kernel.send(make(self._ticket(request, flight)), self._cause(command))
+
+    def _ticket(self, request: c.ControlRequest, flight: _InFlight) -> int:
+        flight.ticket = self._kernel.ticket(partial(self._deliver, request.id))
+        return flight.ticket
 
     def _deliver(self, request_id: int, answer: Answer) -> None:
         match answer:
@@ -321,8 +360,8 @@ class Session:
         )
 
     def _progress(self, request_id: int, answer: m.AnswerProgress) -> None:
-        # The next progress says more: one that finds the outbox half full is left out.
-        if self._send.statistics().current_buffer_used < OUTBOX_MAX // 2:
+        # The next progress says more: one that finds much unread is left out.
+        if self._frames.untaken_bytes < UNREAD_BYTES_MAX // 2:
             self._answer(
                 c.Progress(
                     id=request_id,
@@ -334,18 +373,6 @@ class Session:
                 )
             )
 
-    async def _status(self, request_id: int) -> c.StatusView:
-        facts, kernel = self._context.facts, self._kernel
-        return status_view(
-            request_id,
-            kernel.pool,
-            facts,
-            now_ms=kernel.now_ms(),
-            seq=kernel.seq,
-            rss_bytes=await anyio.to_thread.run_sync(processes.rss_bytes, facts.pid),
-            read_only=kernel.read_only,
-        )
-
     # --- watching ----------------------------------------------------------------------
 
     async def _watch(self, request: c.WatchEvents) -> None:
@@ -356,8 +383,9 @@ class Session:
                 raise MlxdError(
                     Code.INVALID_REQUEST, f"the log ends at seq {seq}; ask after that or less"
                 )
-            status = await self._status(request.id)
-            await self._send.send(c.WatchStarted(id=request.id, seq=seq, status=status))
+            await self._context.board.make_ready()
+            status = self._context.board.view(request.id)
+            await self._frames.send(c.WatchStarted(id=request.id, seq=seq, status=status))
             if request.after is not None:
                 await self._send_history(request.id, request.after, seq)
             if not request.follow:
@@ -366,7 +394,7 @@ class Session:
             async for line in subscription.lines:
                 if line.seq > seq:
                     seq = line.seq
-                    await self._send.send(c.LogRecord(id=request.id, seq=seq, line=line.text))
+                    await self._frames.send(c.LogRecord(id=request.id, seq=seq, line=line.text))
             self._finish(c.WatchEnded(id=request.id, reason="lagged", seq=seq))
         finally:
             subscription.close()
@@ -378,7 +406,7 @@ class Session:
             for line in some:
                 if line.seq > until:
                     return
-                await self._send.send(c.LogRecord(id=request_id, seq=line.seq, line=line.text))
+                await self._frames.send(c.LogRecord(id=request_id, seq=line.seq, line=line.text))
             if len(some) < HISTORY_LINES:
                 return
 
@@ -388,7 +416,8 @@ class Session:
         flight = self._in_flight.get(request.target)
         if flight is not None:
             self._fail(request.target, Code.CANCELLED, "the request was cancelled")
-            flight.scope.cancel()
+            if flight.scope is not None:
+                flight.scope.cancel()
             if flight.ticket is not None:
                 self._withdraw((flight.ticket,))
         self._answer(c.Cancelled(id=request.id, target=request.target))
@@ -411,25 +440,20 @@ class Session:
     def _finish(self, answer: c.ControlAnswer) -> None:
         """The terminal answer of a request."""
         self._in_flight.pop(answer.id, None)
-        self._answer(answer)
+        try:
+            self._answer(answer)
+        except MlxdError as error:
+            _log.error("answer.too_large", type=type(answer).__name__)
+            fault = Fault(code=Code.INTERNAL, message=f"the answer: {error}")
+            self._answer(c.Failed(id=answer.id, fault=fault))
 
     def _fail(self, request_id: int, code: Code, message: str) -> None:
         self._finish(c.Failed(id=request_id, fault=Fault(code=code, message=message)))
 
     def _answer(self, answer: msgspec.Struct) -> None:
-        try:
-            self._send.send_nowait(answer)
-        except anyio.WouldBlock:
+        if self._frames.post(answer) > UNREAD_BYTES_MAX:
             _log.warning("client.lagged", client=self._client.client)
             self._scope.cancel()
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return  # the connection is ending; what it held is given back
-
-    async def _write_out(self) -> None:
-        with suppress(*_GONE):
-            async for answer in self._outbox:
-                await self._frames.send(answer)
-        self._scope.cancel()
 
     # --- small things ------------------------------------------------------------------
 

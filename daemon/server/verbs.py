@@ -35,18 +35,36 @@ def command_of(request: ModelVerb, key: str, client: str, ticket: int) -> m.Clie
                 client=client,
                 key=key,
                 name=name,
-                ttl_ms=milliseconds(request.ttl_s),
+                ttl_ms=None if request.ttl_s is None else milliseconds(request.ttl_s),
             )
 
 
-def milliseconds(ttl_s: float | None) -> int | None:
+def asked_idle(ttl_s: c.Ttl) -> m.AskedIdle:
+    """The same where it may be left out, or be "never"."""
+    return ttl_s if ttl_s is None or ttl_s == "never" else milliseconds(ttl_s)
+
+
+def checked_priority(priority: int) -> int:
+    """A place in the queue.
+
+    Raises:
+        MlxdError: ``invalid_request`` for one that is out of bounds.
+    """
+    if abs(priority) > c.PRIORITY_MAX:
+        raise MlxdError(
+            Code.INVALID_REQUEST,
+            f"priority is {priority}; give {-c.PRIORITY_MAX} to {c.PRIORITY_MAX}",
+            field="priority",
+        )
+    return priority
+
+
+def milliseconds(ttl_s: float) -> int:
     """A time to live in whole milliseconds.
 
     Raises:
         MlxdError: ``invalid_request`` for a negative, endless or absurd one.
     """
-    if ttl_s is None:
-        return None
     if not 0 <= ttl_s <= TTL_S_MAX:
         raise MlxdError(
             Code.INVALID_REQUEST, f"ttl_s is {ttl_s}; give seconds, 0 or more", field="ttl_s"

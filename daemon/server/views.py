@@ -2,8 +2,10 @@
 
 import msgspec
 
-from daemon.pool.budget import committed_bytes
+from daemon.pool import messages as m
+from daemon.pool.budget import committed_bytes, spare_bytes
 from daemon.pool.decide import expiry_ms
+from daemon.pool.estimate import TICKET, estimate
 from daemon.pool.state import Busy, Draining, Idle, Loading, Pool, Slot, Stopping
 from daemon.wire import control as c
 from daemon.wire.units import format_bytes
@@ -39,12 +41,15 @@ def status_view(
         now_ms=now_ms,
         seq=seq,
         budget_bytes=pool.budget_bytes,
-        committed_bytes=committed_bytes(pool),
+        committed_bytes=committed_bytes(pool) + spare_bytes(pool),
+        spare_bytes=spare_bytes(pool),
         memory_total_bytes=facts.memory_total_bytes,
         rss_bytes=rss_bytes,
         home=facts.home,
         read_only=read_only is not None,
         stopping=pool.stopping is not None,
+        pressure="none" if pool.pressure == "normal" else pool.pressure,
+        safe_mode=pool.safe_mode_since_ms is not None,
         warnings=_warnings(pool, read_only),
         models=tuple(_resident(pool, key, slot) for key, slot in pool.slots.items()),
         queue=tuple(
@@ -53,9 +58,64 @@ def status_view(
                 client=waiter.client,
                 since_ms=waiter.since_ms,
                 deadline_at_ms=waiter.deadline_at_ms,
+                priority=waiter.priority,
             )
             for waiter in pool.waiters
         ),
+    )
+
+
+def estimate_view(
+    request: c.EstimateLoad,
+    choice: tuple[tuple[m.Option, ...], tuple[m.PassedOver, ...]],
+    client: str,
+    pool: Pool,
+    now_ms: int,
+) -> c.LoadEstimate:
+    """What a load would come to, for ``mlxctl load --estimate``."""
+    options, passed_over = choice
+    load = m.Load(
+        ticket=TICKET,
+        client=client,
+        options=options,
+        passed_over=passed_over,
+        over_budget=request.over_budget,
+    )
+    told = estimate(pool, load, now_ms)
+    claim = told.claim
+    return c.LoadEstimate(
+        id=request.id,
+        model=told.model.name,
+        verdict=told.verdict,
+        weights_bytes=claim.weights_bytes,
+        overhead_bytes=claim.overhead_bytes,
+        kv_tokens=claim.kv_tokens,
+        kv_token_bytes=told.model.kv_token_bytes,
+        kv_bytes=claim.kv_bytes,
+        claim_bytes=claim.total_bytes,
+        measured_bytes=told.measured_bytes,
+        budget_bytes=told.budget_bytes,
+        residue_bytes=told.residue_bytes,
+        committed_bytes=told.committed_bytes,
+        needed_bytes=told.needed_bytes,
+        rule=told.rule,
+        considered=tuple(
+            c.Considered(
+                model=candidate.model,
+                claim_bytes=candidate.claim_bytes,
+                last_used_at_ms=candidate.last_used_at_ms,
+                why_not=candidate.why_not,
+                goes=candidate.model in told.victims,
+            )
+            for candidate in told.candidates
+        ),
+        load_ms=told.load_ms,
+        learned=told.learned,
+        over_budget=told.over_budget,
+        passed_over=tuple(f"{passed.model}: {passed.why}" for passed in told.passed_over),
+        reason=told.reason,
+        fault=told.fault,
+        now_ms=now_ms,
     )
 
 

@@ -16,6 +16,7 @@ from daemon.identity import boot_id
 from daemon.supervisor.launch import Launcher, wait_listening
 from daemon.supervisor.link import open_link
 from daemon.wire import data as d
+from daemon.wire.locks import is_held
 from daemon.wire.paths import Home
 
 
@@ -65,6 +66,23 @@ class Host(Protocol):
             OSError: It could not be started.
         """
 
+    async def spawn_spare(self, spare: str) -> WorkerProcess:
+        """Start a process that is no worker yet, and ends when this one does.
+
+        Raises:
+            OSError: It could not be started.
+        """
+
+    async def hand_over(self, process: WorkerProcess, spare: str, worker: str) -> None:
+        """Let a spare be ``worker`` from now on.
+
+        Raises:
+            OSError: It has ended.
+        """
+
+    def let_go(self, process: WorkerProcess) -> None:
+        """Close what ties a spare that was not handed over to this process."""
+
     async def wait_listening(self, process: WorkerProcess) -> None:
         """Wait until it has its lock and listens.
 
@@ -108,6 +126,21 @@ class OsHost:
     async def spawn(self, worker: str) -> WorkerProcess:
         return await anyio.to_thread.run_sync(self._launcher.spawn, worker)
 
+    async def spawn_spare(self, spare: str) -> WorkerProcess:
+        return await anyio.to_thread.run_sync(self._launcher.spawn_spare, spare)
+
+    async def hand_over(self, process: WorkerProcess, spare: str, worker: str) -> None:
+        assert isinstance(process, subprocess.Popen), "it came from spawn_spare"
+        self._launcher.hand_over(process, spare, worker)
+
+    def let_go(self, process: WorkerProcess) -> None:
+        assert isinstance(process, subprocess.Popen), "it came from spawn_spare"
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        if process.returncode is None:
+            process.returncode = 0  # nobody waits for it: Popen must not complain
+
     async def wait_listening(self, process: WorkerProcess) -> None:
         assert isinstance(process, subprocess.Popen), "it came from spawn"
         await wait_listening(process)
@@ -117,7 +150,7 @@ class OsHost:
 
     async def is_held(self, worker: str) -> bool:
         lock = self._home.worker_lock(worker)
-        return await anyio.to_thread.run_sync(processes.is_held, lock)
+        return await anyio.to_thread.run_sync(is_held, lock)
 
     def holder(self, worker: str) -> int | None:
         try:

@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -61,17 +62,42 @@ class Launcher(msgspec.Struct, frozen=True):
 
     def spawn(self, worker: str) -> subprocess.Popen[bytes]:
         """Start worker ``worker`` in a session of its own; its stdout is ours to read."""
+        return self._start(worker, ("--worker", worker), subprocess.DEVNULL)
+
+    def spawn_spare(self, spare: str) -> subprocess.Popen[bytes]:
+        """Start a worker that imports its libraries and waits for :meth:`hand_over`.
+
+        It ends when its standard input does: with this process at the latest.
+        """
+        return self._start(spare, ("--spare",), subprocess.PIPE)
+
+    def hand_over(self, process: subprocess.Popen[bytes], spare: str, worker: str) -> None:
+        """Let a spare be ``worker``, and its log that worker's.
+
+        Raises:
+            OSError: It has ended.
+        """
+        assert process.stdin is not None, "it came from spawn_spare"
+        with suppress(FileNotFoundError):  # taken away to make room for newer ones
+            self._log_of(spare).rename(self._log_of(worker))
+        with process.stdin:
+            process.stdin.write(f"{worker}\n".encode())
+
+    def _start(self, name: str, arguments: Sequence[str], stdin: int) -> subprocess.Popen[bytes]:
         bound_logs(self.logs_dir)
-        log_file = self.logs_dir / f"worker-{worker}.log"
-        with log_file.open("ab") as log:
+        with self._log_of(name).open("ab") as log:
             return subprocess.Popen(
-                [*self.command, "--worker", worker, "--run-dir", os.fspath(self.run_dir)],
-                stdin=subprocess.DEVNULL,
+                [*self.command, *arguments, "--run-dir", os.fspath(self.run_dir)],
+                bufsize=0,
+                stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=self.env,
                 start_new_session=True,
             )
+
+    def _log_of(self, name: str) -> Path:
+        return self.logs_dir / f"worker-{name}.log"
 
 
 def bound_logs(logs_dir: Path) -> None:

@@ -19,6 +19,7 @@ from daemon.pool.state import Loading, Pool, Slot
 from daemon.supervisor.host import Host, OsHost, WorkerLink
 from daemon.supervisor.launch import Launcher
 from daemon.supervisor.seat import USAGE_WINDOW_MS, Seat, Usage
+from daemon.supervisor.spares import Spares
 from daemon.wire import data as d
 from daemon.wire.errors import MlxdError
 from daemon.wire.paths import Home
@@ -42,7 +43,12 @@ UNREACHABLE: Final = (
 
 ADOPT_TIMEOUT_S: Final = 5.0
 LOCK_POLL_S: Final = 1.0
-CACHE_BYTES_MAX: Final = 256 << 20
+BUFFERS_BYTES_MAX: Final = 64 << 20
+"""Freed buffers that a worker keeps for reuse: part of a claim's overhead."""
+
+KEPT_BYTES_MIN: Final = 16 << 20
+"""What may be kept of ended rows where the KV allowance is smaller, also from the overhead:
+the caches of recurrent models do not grow with tokens."""
 
 Send = Callable[[m.AnyCommand, m.Cause], Awaitable[None]]
 
@@ -58,6 +64,7 @@ class Supervisor:
         self._tasks = tasks
         self._now_ms = now_ms
         self._seats: dict[str, Seat] = {}
+        self._spares = Spares(host, tasks, self._report)
         self._send: Send = _nowhere
         self._generation = 0
 
@@ -78,6 +85,10 @@ class Supervisor:
                 self._tell(effect.worker, d.Drain())
             case m.RetireWorker():
                 self._retire(effect.worker, effect.reason)
+            case m.StartSpare():
+                self._spares.start(effect.spare)
+            case m.EndSpare():
+                self._spares.end(effect.spare)
             case _:
                 raise AssertionError(f"{type(effect).__name__} is not the supervisor's")
 
@@ -122,10 +133,14 @@ class Supervisor:
 
     async def _start_and_converse(self, seat: Seat) -> None:
         try:
-            seat.process = await self._host.spawn(seat.worker)
+            seat.process = await self._spares.take(seat.worker)
+            spawned = seat.process is None
+            if seat.process is None:
+                seat.process = await self._host.spawn(seat.worker)
             seat.pid = seat.process.pid
             seat.start_time = self._host.start_time(seat.pid)
-            await self._host.wait_listening(seat.process)
+            if spawned:
+                await self._host.wait_listening(seat.process)
             async with self._host.open_link(seat.worker, self._generation) as link:
                 _log.info("worker.spawned", worker=seat.worker, pid=seat.pid)
                 await self._report(
@@ -331,9 +346,10 @@ def _begin(effect: m.BeginLoad) -> d.Begin:
         adapter=model.adapter,
         weights_bytes=model.weights_bytes,
         kv_tokens=effect.kv_tokens,
+        kv_bytes=max(effect.kv_tokens * model.kv_token_bytes, KEPT_BYTES_MIN),
         context_tokens=model.context_tokens,
         rows_max=effect.rows_max,
-        cache_bytes_max=CACHE_BYTES_MAX,
+        cache_bytes_max=BUFFERS_BYTES_MAX,
     )
 
 

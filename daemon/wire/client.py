@@ -1,23 +1,22 @@
 """The one client: what ``mlxctl``, ``mlx-bridge`` and the tests speak to the daemon with.
 
-:func:`open_control` holds a control connection; :func:`open_generation` the data-plane
-connection of one request. Both end with their ``async with`` block, whatever happens in it.
+:func:`open_control` holds a control connection, which ends with its ``async with`` block,
+whatever happens in it. What is said to workers is in ``generation``.
 """
 
 import os
+from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Final, TypeVar
 
 import anyio
 import msgspec
 from anyio.abc import ByteStream
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from daemon.wire import control as c
-from daemon.wire import data as d
-from daemon.wire.errors import Code, Fault, MlxdError
-from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX, DATA_FRAME_BYTES_MAX
+from daemon.wire.errors import Code, MlxdError
+from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX
 from daemon.wire.streams import FrameStream, connect_unix, greet
 
 OnProgress = Callable[[c.Progress], None]
@@ -29,7 +28,34 @@ PENDING_ANSWERS_MAX: Final = 4096
 _GONE: Final = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
 _GARBLED: Final = (msgspec.DecodeError, UnicodeDecodeError)
 _control_answer: Final = msgspec.msgpack.Decoder(c.ControlAnswer)
-_data_answer: Final = msgspec.msgpack.Decoder(d.DataAnswer)
+
+
+class _Answers:
+    """Answers to one request as they come, until a terminal one or :meth:`close`."""
+
+    def __init__(self) -> None:
+        self.unread: deque[c.ControlAnswer] = deque()
+        self._closed = False
+        self._news = anyio.Event()
+
+    def put(self, answer: c.ControlAnswer) -> None:
+        self.unread.append(answer)
+        self._news.set()
+
+    def close(self) -> None:
+        self._closed = True
+        self._news.set()
+
+    def __aiter__(self) -> "_Answers":
+        return self
+
+    async def __anext__(self) -> c.ControlAnswer:
+        while not self.unread:
+            if self._closed:
+                raise StopAsyncIteration
+            self._news = anyio.Event()
+            await self._news.wait()
+        return self.unread.popleft()
 
 
 class Control:
@@ -39,7 +65,8 @@ class Control:
         self.welcome = welcome
         self._frames = frames
         self._next_id = 0
-        self._pending: dict[int, MemoryObjectSendStream[c.ControlAnswer]] = {}
+        self._pending: dict[int, _Answers] = {}
+        self._turns = anyio.Semaphore(c.REQUESTS_MAX, fast_acquire=True)
         self._gone: MlxdError | None = None
 
     @property
@@ -57,7 +84,7 @@ class Control:
         model: str,
         *,
         path: str | None = None,
-        ttl_s: float | None = None,
+        ttl_s: c.Ttl = None,
         pin: bool = False,
         over_budget: bool = False,
         deadline_ms: int | None = None,
@@ -74,6 +101,13 @@ class Control:
             deadline_ms=deadline_ms,
         )
         return await self._call(request, c.Loaded, on_progress)
+
+    async def estimate(
+        self, model: str, *, path: str | None = None, over_budget: bool = False
+    ) -> c.LoadEstimate:
+        """What loading a model would come to; nothing changes."""
+        request = c.EstimateLoad(id=self._id(), model=model, path=path, over_budget=over_budget)
+        return await self._call(request, c.LoadEstimate)
 
     async def unload(self, model: str) -> c.Unloaded:
         """Unload a model and wait until its process is gone."""
@@ -117,12 +151,18 @@ class Control:
         *,
         needs: tuple[str, ...] = (),
         deadline_ms: int = 120_000,
-        ttl_s: float | None = None,
+        ttl_s: c.Ttl = None,
+        priority: int = 0,
         on_progress: OnProgress | None = None,
     ) -> c.Granted:
         """A lease on ``model``, loading it if need be; the caller gives it back."""
         request = c.AcquireLease(
-            id=self._id(), model=model, needs=needs, deadline_ms=deadline_ms, ttl_s=ttl_s
+            id=self._id(),
+            model=model,
+            needs=needs,
+            deadline_ms=deadline_ms,
+            ttl_s=ttl_s,
+            priority=priority,
         )
         return await self._call(request, c.Granted, on_progress)
 
@@ -137,12 +177,18 @@ class Control:
         *,
         needs: tuple[str, ...] = (),
         deadline_ms: int = 120_000,
-        ttl_s: float | None = None,
+        ttl_s: c.Ttl = None,
+        priority: int = 0,
         on_progress: OnProgress | None = None,
     ) -> AsyncIterator[c.Granted]:
         """Hold a lease for the length of the block."""
         granted = await self.acquire(
-            model, needs=needs, deadline_ms=deadline_ms, ttl_s=ttl_s, on_progress=on_progress
+            model,
+            needs=needs,
+            deadline_ms=deadline_ms,
+            ttl_s=ttl_s,
+            priority=priority,
+            on_progress=on_progress,
         )
         try:
             yield granted
@@ -160,13 +206,11 @@ class Control:
             yield _watch_answers(answers, lambda: self._gone)
 
     async def _release_quietly(self, lease: str) -> None:
+        """Give a lease back, and wait for no answer."""
         # A lease dies with its connection: a daemon that is gone has nothing to release.
         if self.connected:
-            try:
-                await self.release(lease)
-            except MlxdError as error:
-                if error.code is not Code.NO_DAEMON:
-                    raise
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                await self._frames.send(c.ReleaseLease(id=self._id(), lease=lease))
 
     def _id(self) -> int:
         self._next_id += 1
@@ -190,24 +234,31 @@ class Control:
         raise self._gone or MlxdError(Code.INTERNAL, "the daemon ended the answer early")
 
     @asynccontextmanager
-    async def _answers(
-        self, request: c.ControlRequest
-    ) -> AsyncIterator[MemoryObjectReceiveStream[c.ControlAnswer]]:
-        if self._gone is not None:
-            raise self._gone
-        send, receive = anyio.create_memory_object_stream[c.ControlAnswer](PENDING_ANSWERS_MAX)
-        self._pending[request.id] = send
-        ended = False
-        try:
-            with receive:
+    async def _answers(self, request: c.ControlRequest) -> AsyncIterator[_Answers]:
+        """What is said to ``request``, which waits its turn if very many are in flight."""
+        async with self._turns:
+            if self._gone is not None:
+                raise self._gone
+            answers = self._pending[request.id] = _Answers()
+            ended = False
+            try:
                 await self._send(request)
-                yield receive
-            ended = True
-        finally:
-            unanswered = self._pending.pop(request.id, None) is not None
-            send.close()
-            if unanswered and self.connected and (not ended or isinstance(request, c.WatchEvents)):
-                await self._withdraw(request.id)
+                yield answers
+                ended = True
+            finally:
+                answered = self._pending.pop(request.id, None) is None
+                if self.connected:
+                    withdraw = not answered and (not ended or isinstance(request, c.WatchEvents))
+                    await self._leave(request.id, answers, withdraw=withdraw)
+
+    async def _leave(self, request_id: int, answers: _Answers, *, withdraw: bool) -> None:
+        """Have nothing left at the daemon of a request that nobody waits for any more."""
+        if withdraw:
+            await self._withdraw(request_id)
+        for answer in answers.unread:
+            if isinstance(answer, c.Granted):  # as its asker was leaving
+                with anyio.move_on_after(1, shield=True):
+                    await self._release_quietly(answer.lease)
 
     async def _withdraw(self, target: int) -> None:
         with anyio.move_on_after(1, shield=True):
@@ -250,24 +301,17 @@ class Control:
         pending = self._pending.get(answer.id)
         if pending is None:
             return False
-        try:
-            pending.send_nowait(answer)
-        except anyio.WouldBlock:
-            # Only a watch or a flood of progress can fill it: its reader has stalled.
+        pending.put(answer)
+        more = isinstance(answer, c.Progress | c.WatchStarted | c.LogRecord)
+        # Only a watch or a flood of progress can be too many: its reader has stalled.
+        if not more or len(pending.unread) > PENDING_ANSWERS_MAX:
             pending.close()
             del self._pending[answer.id]
-        except anyio.BrokenResourceError:
-            del self._pending[answer.id]
-            return False
-        else:
-            if not isinstance(answer, c.Progress | c.WatchStarted | c.LogRecord):
-                pending.close()
-                del self._pending[answer.id]
         return True
 
 
 async def _watch_answers(
-    answers: MemoryObjectReceiveStream[c.ControlAnswer], gone: Callable[[], MlxdError | None]
+    answers: _Answers, gone: Callable[[], MlxdError | None]
 ) -> AsyncIterator[c.WatchStarted | c.LogRecord | c.WatchEnded]:
     seq = 0
     async for answer in answers:
@@ -351,148 +395,3 @@ def _no_answer(path: str) -> MlxdError:
         f"no mlxd daemon answers on {path}",
         hint="start the daemon: mlxd",
     )
-
-
-class Generation:
-    """One request at a worker, accepted: iterate for its deltas, ended by ``done``.
-
-    Attributes:
-        prompt_tokens: Counted by the engine before work began.
-        done: The terminal frame, once iteration has ended.
-    """
-
-    def __init__(self, frames: FrameStream, accepted: d.Accepted) -> None:
-        self.prompt_tokens = accepted.prompt_tokens
-        self.done: d.Done | None = None
-        self._frames = frames
-
-    async def __aiter__(self) -> AsyncIterator[d.Delta]:
-        """Deltas, one a decode step.
-
-        Raises:
-            MlxdError: The request's one terminal failure; ``worker_failed`` if the worker
-                died in the middle of it.
-        """
-        async for batch in self.batches():
-            for delta in batch:
-                yield delta
-
-    async def batches(self) -> AsyncIterator[list[d.Delta]]:
-        """The same, as many at a time as have arrived; never an empty list."""
-        while self.done is None:
-            batch: list[d.Delta] = []
-            failure: Fault | None = None
-            while self.done is None and failure is None:
-                answer = await _receive_data(self._frames)
-                if isinstance(answer, d.Delta):
-                    batch.append(answer)
-                elif isinstance(answer, d.Done):
-                    self.done = answer
-                elif isinstance(answer, d.Fail):
-                    failure = answer.fault
-                if not self._frames.buffered:
-                    break
-            if batch:
-                yield batch
-            if failure is not None:
-                raise MlxdError.of(failure)
-
-
-async def _receive_data(frames: FrameStream) -> d.DataAnswer:
-    try:
-        answer: d.DataAnswer = _data_answer.decode(await frames.receive())
-        return answer
-    except (anyio.EndOfStream, anyio.BrokenResourceError) as error:
-        raise MlxdError(
-            Code.WORKER_FAILED,
-            "the model's worker process ended before the answer was complete; "
-            "ask again, the model will be loaded again",
-        ) from error
-
-
-class WorkerUnreachable(MlxdError):
-    """Nobody answered on a worker's socket: nothing of the request has run."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            Code.WORKER_FAILED, "the model's worker process could not be reached; ask again"
-        )
-
-
-@asynccontextmanager
-async def open_generation(
-    socket: str, request: d.DataRequest, client: str
-) -> AsyncIterator[Generation]:
-    """Send one request to a worker; leaving the block early cancels it.
-
-    Raises:
-        WorkerUnreachable: Nobody answered.
-        MlxdError: The request was refused before anything ran.
-    """
-    async with AsyncExitStack() as stack:
-        frames = await send_to_worker(stack, socket, request, client)
-        answer = await _receive_data(frames)
-        if isinstance(answer, d.Fail):
-            raise MlxdError.of(answer.fault)
-        if not isinstance(answer, d.Accepted):
-            raise MlxdError(Code.INTERNAL, "the worker began without accepting the request")
-        yield Generation(frames, answer)
-
-
-async def send_to_worker(
-    stack: AsyncExitStack, socket: str, request: d.WorkRequest, client: str
-) -> FrameStream:
-    """Dial a worker for as long as ``stack`` lasts, and send it one request.
-
-    Raises:
-        WorkerUnreachable: Nobody answered.
-        MlxdError: The worker refused the connection.
-    """
-    hello = c.Hello(client=client, pid=os.getpid())
-    try:
-        stream = await stack.enter_async_context(await connect_unix(socket))
-        frames, _ = await greet(stream, hello, DATA_FRAME_BYTES_MAX)
-    except (OSError, TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
-        raise WorkerUnreachable from error
-    # A worker that refuses early may close before all of the request is read: its
-    # answer says more than the broken pipe does.
-    with suppress(anyio.BrokenResourceError):
-        await frames.send(request)
-    return frames
-
-
-@asynccontextmanager
-async def generate(
-    control: Control,
-    model: str,
-    make: Callable[[c.Granted], d.DataRequest],
-    *,
-    client: str,
-    needs: tuple[str, ...] = (),
-    deadline_ms: int = 120_000,
-    ttl_s: float | None = None,
-    on_progress: OnProgress | None = None,
-) -> AsyncIterator[tuple[c.Granted, Generation]]:
-    """Acquire, connect and be accepted; acquires once more if the worker was draining.
-
-    Args:
-        make: Builds the request for the lease that was granted.
-
-    Raises:
-        MlxdError: Anything that is known to be wrong before the first token.
-    """
-    for last in (False, True):
-        async with AsyncExitStack() as stack:
-            lease = control.lease(
-                model, needs=needs, deadline_ms=deadline_ms, ttl_s=ttl_s, on_progress=on_progress
-            )
-            granted = await stack.enter_async_context(lease)
-            opened = open_generation(granted.socket, make(granted), client)
-            try:
-                generation = await stack.enter_async_context(opened)
-            except MlxdError as error:
-                if not last and (error.code is Code.BUSY or isinstance(error, WorkerUnreachable)):
-                    continue
-                raise
-            yield granted, generation
-            return

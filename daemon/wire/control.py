@@ -16,8 +16,20 @@ from daemon.wire.errors import Fault
 PROTOCOL_MIN: Final = 1
 PROTOCOL_MAX: Final = 1
 
+REQUESTS_MAX: Final = 1024
+"""Requests in flight on one connection; more than the queue of a pool usually takes."""
+
+PRIORITY_MAX: Final = 10
+"""Priorities of requests are -10 to 10."""
+
 ModelState = Literal["loading", "idle", "busy", "draining", "stopping"]
+Ttl = float | Literal["never"] | None
+"""Idle seconds before a model may be unloaded; None takes the configured time."""
+
 Role = Literal["client", "daemon"]
+Fit = Literal["now", "after_evicting", "after_waiting", "never"]
+"""Whether there is room for a model: at once, by evicting what nobody uses, when what is in
+use has ended, or never as things are configured."""
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -74,7 +86,8 @@ class LoadModel(Request, tag="load", frozen=True, kw_only=True):
     Attributes:
         model: A configured id, an alias, or a bundled or cached model's name.
         path: An absolute model folder, registered under the name ``model``.
-        ttl_s: Idle seconds before it may be unloaded; None takes the configured one.
+        ttl_s: Idle seconds before it may be unloaded, or "never"; None takes the configured
+            one.
         pin: Never evict, never expire.
         over_budget: Load even if the arithmetic says no; recorded.
         deadline_ms: How long to wait for memory and for the load; None waits for both.
@@ -82,10 +95,18 @@ class LoadModel(Request, tag="load", frozen=True, kw_only=True):
 
     model: str
     path: str | None = None
-    ttl_s: float | None = None
+    ttl_s: Ttl = None
     pin: bool = False
     over_budget: bool = False
     deadline_ms: int | None = None
+
+
+class EstimateLoad(Request, tag="estimate", frozen=True, kw_only=True):
+    """What :class:`LoadModel` would come to; nothing changes. Answered by :class:`LoadEstimate`."""
+
+    model: str
+    path: str | None = None
+    over_budget: bool = False
 
 
 class UnloadModel(Request, tag="unload", frozen=True, kw_only=True):
@@ -98,14 +119,19 @@ class AcquireLease(Request, tag="acquire", frozen=True, kw_only=True):
     """Ask for the use of a model; answered by :class:`Progress` … then :class:`Granted`.
 
     Attributes:
-        needs: Capabilities that the model must have ("text", "vision", …).
+        needs: Capabilities that the model must have ("text", "vision", …), before anything is
+            loaded; a refusal names the first that it lacks as the field ``needs[i]``.
         deadline_ms: How long to wait for room and for a load before ``deadline``.
+        ttl_s: Idle time for this model from now on; None leaves it as it is.
+        priority: -10 to 10. Who waits for a load stands in the queue as if they had come
+            3 s earlier a point, so that nobody waits for ever.
     """
 
     model: str
     needs: tuple[str, ...] = ()
     deadline_ms: int = 120_000
-    ttl_s: float | None = None
+    ttl_s: Ttl = None
+    priority: int = 0
 
 
 class EvictModel(Request, tag="evict", frozen=True, kw_only=True):
@@ -183,6 +209,7 @@ ControlRequest = (
     GetStatus
     | ListModels
     | LoadModel
+    | EstimateLoad
     | UnloadModel
     | EvictModel
     | PinModel
@@ -236,6 +263,62 @@ class Loaded(Answer, tag="loaded", frozen=True, kw_only=True):
     load_ms: int
     """0 when it was resident already."""
     measured_bytes: int
+
+
+class Considered(msgspec.Struct, frozen=True, kw_only=True):
+    """A model in memory, seen as one that could make room.
+
+    Attributes:
+        why_not: What protects it; None if nothing does.
+        goes: It is among those that would be evicted.
+    """
+
+    model: str
+    claim_bytes: int
+    last_used_at_ms: int
+    why_not: str | None = None
+    goes: bool = False
+
+
+class LoadEstimate(Answer, tag="estimated", frozen=True, kw_only=True):
+    """What a load would come to now, and the arithmetic.
+
+    Attributes:
+        verdict: "resident" or "loading" already; "loads" at once; "evicts" others first;
+            "waits" for what ``reason`` says; "refused" for what ``fault`` says.
+        claim_bytes: Weights, KV cache and overhead together: what is reserved.
+        kv_bytes: ``kv_tokens`` times ``kv_token_bytes``.
+        measured_bytes: What it held when it was last loaded; it counts where it is more.
+        budget_bytes: For all models, ``residue_bytes`` less: memory that ended workers
+            still hold.
+        needed_bytes: What has to be freed first, chosen by ``rule``.
+        load_ms: Of its last load, or a guess if ``learned`` is false.
+        over_budget: It would be loaded although it does not fit, as asked.
+        passed_over: Of an alias: models that would not serve, and why.
+    """
+
+    model: str
+    verdict: Literal["resident", "loading", "loads", "evicts", "waits", "refused"]
+    weights_bytes: int
+    overhead_bytes: int
+    kv_tokens: int
+    kv_token_bytes: int
+    kv_bytes: int
+    claim_bytes: int
+    measured_bytes: int | None
+    budget_bytes: int
+    residue_bytes: int
+    committed_bytes: int
+    needed_bytes: int
+    rule: str
+    considered: tuple[Considered, ...]
+    load_ms: int
+    learned: bool
+    over_budget: bool
+    passed_over: tuple[str, ...]
+    reason: str
+    fault: Fault | None
+    now_ms: int
 
 
 class Unloaded(Answer, tag="unloaded", frozen=True, kw_only=True):
@@ -323,6 +406,8 @@ class ResidentModel(msgspec.Struct, frozen=True, kw_only=True):
     loaded_at_ms: int | None
     last_used_at_ms: int | None
     expires_at_ms: int | None
+    tokens_per_s: float = 0.0
+    """Completion tokens while it worked, over its last minute of work at most."""
 
 
 class QueuedRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -330,6 +415,7 @@ class QueuedRequest(msgspec.Struct, frozen=True, kw_only=True):
     client: str
     since_ms: int
     deadline_at_ms: int | None
+    priority: int = 0
 
 
 class StatusView(Answer, tag="status_is", frozen=True, kw_only=True):
@@ -343,11 +429,18 @@ class StatusView(Answer, tag="status_is", frozen=True, kw_only=True):
     seq: int
     budget_bytes: int
     committed_bytes: int
+    """All claims, and the spare."""
+    spare_bytes: int = 0
+    """What the process takes that waits for the next load; no load is refused for it."""
     memory_total_bytes: int
     rss_bytes: int
     home: str
     read_only: bool
     stopping: bool = False
+    pressure: Literal["none", "soft", "hard"] = "none"
+    """How short of memory the machine is: soft loads nothing new, hard evicts idle models."""
+    safe_mode: bool = False
+    """After unclean starts: nothing is preloaded or restored."""
     warnings: tuple[str, ...]
     models: tuple[ResidentModel, ...]
     queue: tuple[QueuedRequest, ...]
@@ -369,6 +462,14 @@ class KnownModel(msgspec.Struct, frozen=True, kw_only=True):
     """Why it cannot be loaded, where its files already say so."""
     targets: tuple[str, ...] = ()
     """For an alias: the models that it names, in order."""
+    quantization: str | None = None
+    """How the weights are stored: "4-bit", "mxfp4", else their type, such as "bf16"."""
+    claim_bytes: int | None = None
+    """What it would take of the budget, for one that is not in memory."""
+    fits: Fit | None = None
+    """None for a model that is in memory, or that cannot be loaded."""
+    fit_note: str | None = None
+    """Why it does not fit now: the arithmetic, or who would have to go."""
 
 
 class ModelsView(Answer, tag="models_are", frozen=True, kw_only=True):
@@ -379,6 +480,7 @@ ControlAnswer = (
     Failed
     | Progress
     | Loaded
+    | LoadEstimate
     | Unloaded
     | Granted
     | Released

@@ -152,7 +152,7 @@ class Embed(Frame, tag="embed", omit_defaults=True, frozen=True, kw_only=True):
     dimensions: int | None = None
 
 
-AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
+AudioFormat = Literal["mp3", "opus", "flac", "wav", "pcm"]
 
 
 class Speak(Frame, tag="speak", omit_defaults=True, frozen=True, kw_only=True):
@@ -356,8 +356,11 @@ class Begin(Frame, tag="begin", frozen=True, kw_only=True):
         kind: Which engine: "text", "vision", "embeddings", "speech", "transcription".
         weights_bytes: For the progress of loading.
         kv_tokens: Rows times the longest row may not pass this; requests wait instead.
+        kv_bytes: What the caches of running rows, and those kept of earlier ones, may take
+            together: what rows do not use is there for keeping.
         context_tokens: Longest prompt + answer of one request.
         rows_max: Most requests decoded at once.
+        cache_bytes_max: Freed buffers that the library may hold for reuse.
         detach_grace_s: How long to live without a daemon.
     """
 
@@ -367,6 +370,7 @@ class Begin(Frame, tag="begin", frozen=True, kw_only=True):
     adapter: str | None = None
     weights_bytes: int
     kv_tokens: int
+    kv_bytes: int = 0
     context_tokens: int
     rows_max: int
     cache_bytes_max: int

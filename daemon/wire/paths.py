@@ -54,6 +54,27 @@ class Home(msgspec.Struct, frozen=True, kw_only=True):
         """Held (flock) by the one running daemon."""
         return self.run_dir / "mlxd.lock"
 
+    @property
+    def bridge_lock(self) -> Path:
+        """Held (flock) by the bridge that a service manager runs."""
+        return self.run_dir / "mlx-bridge.lock"
+
+    @property
+    def handover_mark(self) -> Path:
+        """Held (flock) by whoever restarts the daemon as planned: told to end, it leaves
+        its models in memory for the next one."""
+        return self.run_dir / "handover.lock"
+
+    @property
+    def daemon_log(self) -> Path:
+        """What the daemon logs as a service; ``boot_log`` of it is what it says before."""
+        return self.logs_dir / "daemon.log"
+
+    @property
+    def bridge_log(self) -> Path:
+        """What the bridge logs as a service."""
+        return self.logs_dir / "bridge.log"
+
     def worker_lock(self, worker_id: str) -> Path:
         """Held (flock) by a worker for its life."""
         return self.run_dir / f"w-{worker_id}.lock"

@@ -141,3 +141,8 @@ def _bad_duration(text: object, field: str | None) -> MlxdError:
 def _quoted(text: object) -> str:
     shown = repr(text)
     return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: "1 request", "2 requests", "1,200 entries"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -2,6 +2,10 @@
 
 Lock, socket, ``ready``: only then anything that takes long is imported. After that line
 standard output is standard error, because the MLX libraries print.
+
+A spare does it the other way round: it imports everything, and waits for the line on its
+standard input that says which worker it is from now on. It ends with the daemon that started
+it, which is when that input ends.
 """
 
 import argparse
@@ -10,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Final, NoReturn
@@ -17,6 +22,10 @@ from typing import Final, NoReturn
 from daemon.worker.claim import AlreadyRunning, Claim, claim
 from daemon.worker.engines.base import Registry
 from daemon.worker.inbox import Inbox, Terminate
+from daemon.worker.priority import in_background
+
+ImportLibraries = Callable[[bool], None]
+"""Imports what takes longest, ahead of need; True where any kind of model may come."""
 
 EXIT_TAKEN: Final = 73
 """Another process holds the worker's lock (EX_CANTCREAT, as for a second daemon)."""
@@ -24,25 +33,31 @@ EXIT_TAKEN: Final = 73
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 
-def main(argv: Sequence[str], registry: Registry, import_libraries: Callable[[], None]) -> int:
+def main(argv: Sequence[str], registry: Registry, import_libraries: ImportLibraries) -> int:
     """Run one worker to its end.
 
     Args:
         argv: Without the program's name.
         registry: The engines that the daemon may ask for.
-        import_libraries: Called while the worker waits for ``begin``.
+        import_libraries: Called while the worker waits for ``begin``; by a spare before it
+            is a worker.
 
     Returns:
-        0 after an orderly end, 1 after ``load_failed``, 73 if the worker id is taken.
+        0 after an orderly end, and for a spare that was not needed; 1 after
+        ``load_failed``; 73 if the worker id is taken.
     """
     arguments = _parse(argv)
     if arguments.probe:
         probe = import_module("daemon.worker.engines.base").device_facts()
         sys.stdout.write(json.dumps(probe) + "\n")
         return 0
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if arguments.spare:
+        arguments.worker = _become(import_libraries)
+        if not arguments.worker:
+            return 0
     inbox = Inbox()
     signal.signal(signal.SIGTERM, lambda *_: inbox.put(Terminate()))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         claimed = claim(arguments.worker, arguments.run_dir)
     except AlreadyRunning as error:
@@ -54,6 +69,19 @@ def main(argv: Sequence[str], registry: Registry, import_libraries: Callable[[],
         return _serve(arguments, registry, import_libraries, inbox, claimed)
     finally:
         claimed.release()
+
+
+def _become(import_libraries: ImportLibraries) -> str:
+    """Wait as a spare; gives the id of the worker to be, or "" if none is wanted any more."""
+    out = os.dup(1)
+    os.dup2(2, 1)
+    in_background(partial(import_libraries, True))
+    import_module("daemon.worker.runner")
+    import_module("daemon.worker.serving")
+    worker = sys.stdin.readline().strip()
+    os.dup2(out, 1)
+    os.close(out)
+    return worker
 
 
 def leave(code: int) -> NoReturn:
@@ -70,7 +98,7 @@ def leave(code: int) -> NoReturn:
 def _serve(
     arguments: argparse.Namespace,
     registry: Registry,
-    import_libraries: Callable[[], None],
+    import_libraries: ImportLibraries,
     inbox: Inbox,
     claimed: Claim,
 ) -> int:
@@ -84,7 +112,8 @@ def _serve(
     runner = Runner(arguments.worker, registry, inbox, sockets)
     sockets.start(runner.hosting())
     try:
-        import_libraries()
+        if not arguments.spare:
+            in_background(partial(import_libraries, False))
         return runner.run()
     finally:
         sockets.stop()
@@ -105,9 +134,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--probe", action="store_true", help="print what MLX says of this machine")
     parser.add_argument("--worker", metavar="ID", default="")
+    parser.add_argument("--spare", action="store_true", help="hear on stdin which worker to be")
     parser.add_argument("--run-dir", type=Path, metavar="DIR")
     parser.add_argument("--log-level", choices=LEVELS, default="info")
     arguments = parser.parse_args(argv)
-    if not arguments.probe and not (arguments.worker and arguments.run_dir):
+    named = arguments.worker or arguments.spare
+    if not arguments.probe and not (named and arguments.run_dir):
         parser.error("--worker and --run-dir are needed")
     return arguments

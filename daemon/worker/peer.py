@@ -33,15 +33,15 @@ class Peer:
         self._empty.set()
         self.broken = False
 
-    def send(self, message: msgspec.Struct) -> bool:
-        """Write a frame, or keep it until it can be.
+    def send(self, *messages: msgspec.Struct) -> bool:
+        """Write frames in one piece, or keep what is left until it can be.
 
         Returns:
             False once more than :data:`UNREAD_BYTES_MAX` waits to be read.
         """
         if self.broken:
             return True
-        data = encode_frame(message)
+        data = b"".join(map(encode_frame, messages))
         if not self._unsent:
             data = data[self._write(data) :]
         if data:

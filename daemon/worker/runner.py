@@ -49,6 +49,7 @@ from daemon.worker.inbox import (
     Submit,
     Terminate,
 )
+from daemon.worker.priority import lowered
 
 log = structlog.get_logger()
 
@@ -201,7 +202,8 @@ class Runner:
         try:
             engine = make()
             self._engine = engine
-            self._loaded = engine.load(begin, self._progressed)
+            with lowered():
+                self._loaded = engine.load(begin, self._progressed)
         except LoadCancelled:
             log.info("load.cancelled", path=begin.path)
         except LoadRefused as error:

@@ -262,17 +262,17 @@ class Sockets:
             if self._link is not None and not self._link.peer.send(report):
                 log.warning("link.lagged")
                 self._link.scope.cancel()
-        for request_id, frame in post.frames:
-            self._give(request_id, frame)
+        for request_id, frames in _by_request(post.frames).items():
+            self._give(request_id, frames)
 
-    def _give(self, request_id: int, frame: WorkAnswer) -> None:
+    def _give(self, request_id: int, frames: list[WorkAnswer]) -> None:
         client = self._clients.get(request_id)
         if client is None:
             return
         self._pending_bytes -= client.pending_bytes
         client.pending_bytes = 0
-        keeps_up = client.peer.send(frame)
-        if isinstance(frame, Done | Fail | TokenCount):
+        keeps_up = client.peer.send(*frames)
+        if isinstance(frames[-1], Done | Fail | TokenCount):
             del self._clients[request_id]
             client.scope.cancel()
         elif not keeps_up:
@@ -280,6 +280,15 @@ class Sockets:
             client.peer.send(Fail(fault=Fault(code=Code.LAGGED, message=message)))
             self._forget(request_id)
             client.scope.cancel()
+
+
+def _by_request(frames: tuple[tuple[int, WorkAnswer], ...]) -> dict[int, list[WorkAnswer]]:
+    """What each request is told, in order: the first token comes with the acceptance, and the
+    last with the end, so each pair leaves in one piece."""
+    found: dict[int, list[WorkAnswer]] = {}
+    for request_id, frame in frames:
+        found.setdefault(request_id, []).append(frame)
+    return found
 
 
 def _check_room(connections: int, connections_max: int) -> None:

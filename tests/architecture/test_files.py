@@ -22,6 +22,10 @@ WORKER: Final = "run as a process by tests/daemon/worker/test_process.py"
 SUPERVISED: Final = "over real workers in tests/daemon/supervisor/test_supervisor.py"
 
 TESTED_ELSEWHERE: Final[dict[str, str]] = {
+    "ctl/hub.py": "tests/ctl/verbs/test_pull.py",
+    "ctl/live.py": "tests/ctl/verbs/test_top.py",
+    "ctl/pulling.py": "tests/ctl/verbs/test_pull.py",
+    "ctl/removing.py": "tests/ctl/verbs/test_rm.py",
     "daemon/pool/": f"one function, decide, told as stories: {STORIES}",
     "daemon/eventlog/errors.py": LOG,
     "daemon/eventlog/opening.py": LOG,
@@ -39,9 +43,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "daemon/app.py": f"{SUPERVISED}; its signals in tests/e2e/test_failures_e2e.py",
     "daemon/__main__.py": "as a process in tests/e2e/conftest.py and by all that uses it",
     "daemon/server/catalog.py": "tests/e2e/test_bad_input_e2e.py and tests/e2e/test_mlxctl_e2e.py",
-    "daemon/server/listener.py": "tests/e2e/test_mlxctl_e2e.py",
     "daemon/server/views.py": "tests/e2e/test_mlxctl_e2e.py",
-    "daemon/wire/client.py": "tests/http_bridge/test_link.py and tests/http_bridge/test_serving.py",
     "daemon/wire/errors.py": "tests/architecture/test_error_codes.py",
     "daemon/wire/framing.py": "tests/daemon/worker/test_peer.py",
     "daemon/wire/streams.py": "tests/http_bridge/test_link.py",

@@ -51,8 +51,16 @@ RULES: Final = (
         name="clients know the wire alone",
         why="a client that reaches into the daemon is tied to its insides, and loads them",
         where=("ctl", "http_bridge"),
-        banned=("daemon", "launchd"),
+        banned=("daemon",),
         allowed=("daemon.wire",),
+    ),
+    Rule(
+        name="the installer is reached from its verb alone",
+        why="it runs programs and writes files; whoever serves takes its sockets, no more",
+        where=PACKAGES,
+        banned=("launchd",),
+        allowed=("launchd.activation",),
+        outside=("launchd", "ctl.verbs.service", "ctl.servicing"),
     ),
     Rule(
         name="clients do not know each other",

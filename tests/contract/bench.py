@@ -90,6 +90,7 @@ def begin(folder: Path, kind: str, **changes: int) -> Begin:
         kind=kind,
         weights_bytes=0,
         kv_tokens=8192,
+        kv_bytes=16 << 20,
         context_tokens=2048,
         rows_max=8,
         cache_bytes_max=16 << 20,

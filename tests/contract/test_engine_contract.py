@@ -339,7 +339,7 @@ def test_pictures_are_seen_in_their_order_alone_and_together(bench: Bench) -> No
 def test_pictures_of_earlier_turns_are_not_encoded_again(
     open_bench: Callable[..., Bench],
 ) -> None:
-    plain, remembering = open_bench(cache_bytes_max=0), open_bench()
+    plain, remembering = open_bench(kv_bytes=0), open_bench()
     red, blue, text = picture("red"), picture("blue"), TextPart("Compare.")
     requests = [
         with_pictures(red, text),

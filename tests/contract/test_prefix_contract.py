@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import mlx.core as mx
 import pytest
 
 from daemon.wire.data import ChatMessage, Generate, Sampling, TextPart
@@ -74,7 +76,7 @@ CONVERSATIONS = (
 
 
 def test_answers_are_those_without_a_cache(open_bench: Callable[..., Bench]) -> None:
-    plain, caching = open_bench(cache_bytes_max=0), open_bench()
+    plain, caching = open_bench(kv_bytes=0), open_bench()
     for _ in range(2):
         for request in CONVERSATIONS:
             expected, answer = alone(plain, request), alone(caching, request)
@@ -85,7 +87,7 @@ def test_answers_are_those_without_a_cache(open_bench: Callable[..., Bench]) -> 
 
 
 def test_answers_together_are_those_without_a_cache(open_bench: Callable[..., Bench]) -> None:
-    plain, caching = open_bench(cache_bytes_max=0), open_bench()
+    plain, caching = open_bench(kv_bytes=0), open_bench()
     expected = [alone(plain, request).text for request in CONVERSATIONS]
     alone(caching, CONVERSATIONS[0])
     alone(caching, CONVERSATIONS[1])
@@ -98,7 +100,7 @@ def test_answers_together_are_those_without_a_cache(open_bench: Callable[..., Be
 
 def test_the_next_turn_begins_behind_prompt_and_answer(open_bench: Callable[..., Bench]) -> None:
     """Raw tokens: random weights write text that would be tokenised in another way."""
-    bench, plain = open_bench(), open_bench(cache_bytes_max=0)
+    bench, plain = open_bench(), open_bench(kv_bytes=0)
     prompt = tuple(range(11, 11 + 200))
     first = bench.ask(Generate(lease="l", prompt=prompt, max_tokens=30, sampling=NO_END))
     rows = bench.engine._rows  # type: ignore[attr-defined]
@@ -113,7 +115,7 @@ def test_the_next_turn_begins_behind_prompt_and_answer(open_bench: Callable[...,
 
 
 def test_a_cancelled_row_leaves_what_it_computed(open_bench: Callable[..., Bench]) -> None:
-    bench, plain = open_bench(), open_bench(cache_bytes_max=0)
+    bench, plain = open_bench(), open_bench(kv_bytes=0)
     prompt = tuple(range(11, 111))
     dropped = bench.ask(Generate(lease="l", prompt=prompt, max_tokens=200, sampling=NO_END))
     rows = bench.engine._rows  # type: ignore[attr-defined]
@@ -146,7 +148,7 @@ def test_a_second_request_need_not_wait_for_the_first_answer(
 def test_requests_that_come_together_compute_their_beginning_once(
     open_bench: Callable[..., Bench],
 ) -> None:
-    bench, plain = open_bench(), open_bench(cache_bytes_max=0)
+    bench, plain = open_bench(), open_bench(kv_bytes=0)
     drawn = [Sampling(temperature=1.0, seed=seed) for seed in range(3)]
     requests = [talk("Hello there.", sampling=sampling) for sampling in drawn]
     expected = [alone(plain, request).text for request in requests]
@@ -171,7 +173,7 @@ def test_a_common_beginning_is_shared_to_the_token(open_bench: Callable[..., Ben
 
 def test_kept_caches_stay_within_their_bound(open_bench: Callable[..., Bench], caches: str) -> None:
     bytes_max = 300_000 if caches == "plain" else 900_000
-    bench = open_bench(cache_bytes_max=bytes_max)
+    bench = open_bench(kv_bytes=bytes_max)
     store = bench.engine._rows._decoder._store  # type: ignore[attr-defined]
     sizes = []
     for i in range(12):
@@ -181,3 +183,31 @@ def test_kept_caches_stay_within_their_bound(open_bench: Callable[..., Bench], c
     assert sizes[-1] > bytes_max / 3, "the bound is used"
     repeated = alone(bench, talk(f"Question number 11 of many, {'and so on ' * 11}", max_tokens=4))
     assert cached(repeated) > 0, "the newest one is still there"
+
+
+@pytest.mark.parametrize("caches", ["plain"])
+def test_rows_and_what_is_kept_share_the_allowance(open_bench: Callable[..., Bench]) -> None:
+    """What is held is counted array by array, and MLX's own count agrees."""
+    probe = open_bench()
+    alone(probe, Generate(lease="l", prompt=(20,) * 99, max_tokens=1, sampling=NO_END))
+    token_bytes = _store(probe).nbytes // 100
+    allowance = 2048 * token_bytes
+    bench = open_bench(kv_tokens=2048, kv_bytes=allowance)
+    loaded_bytes = mx.get_active_memory()
+    for i in range(8):
+        prompts = [(20 + i, 30 + row, *[40 + n % 200 for n in range(300)]) for row in range(4)]
+        answers = [
+            bench.ask(Generate(lease="l", prompt=prompt, max_tokens=16, sampling=NO_END))
+            for prompt in prompts
+        ]
+        while not all(answer.ended for answer in answers):
+            bench.step()
+            batch = bench.engine._rows._decoder._batch  # type: ignore[attr-defined]
+            assert _store(bench).nbytes + batch.prompt_cache_nbytes <= allowance
+    assert _store(bench).nbytes > allowance / 3, "what rows leave is used"
+    assert mx.get_active_memory() - loaded_bytes <= allowance + (1 << 20)
+    assert mx.get_cache_memory() <= bench.begin.cache_bytes_max
+
+
+def _store(bench: Bench) -> Any:
+    return bench.engine._rows._decoder._store  # type: ignore[attr-defined]

@@ -29,14 +29,17 @@ class Ctl:
     """Runs ``mlxctl`` against one home.
 
     Attributes:
-        home: Its MLXD_HOME, short enough for socket paths everywhere.
+        home: Its MLXD_HOME, short enough for socket paths everywhere; models of the Hugging
+            Face cache are under ``hf`` in it.
         run_dir: Where the control socket belongs.
+        always: What every run has in its environment, beside the usual.
     """
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.run_dir = home / "run"
         self.run_dir.mkdir(mode=0o700)
+        self.always: dict[str, str] = {"HF_HOME": str(home / "hf")}
 
     @property
     def socket(self) -> str:
@@ -54,6 +57,7 @@ class Ctl:
             "TZ": "UTC",
             "COLUMNS": "140",
             **({"PYTHONPYCACHEPREFIX": cache} if cache else {}),
+            **self.always,
             **more,
         }
 

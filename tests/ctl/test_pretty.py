@@ -51,3 +51,12 @@ def test_markup_is_text() -> None:
 
     assert "[red]x[/red]" in drawn(table, Line("[bold]"))
     assert "[bold]" in drawn(Line("[bold]"))
+
+
+def test_a_narrow_terminal_loses_the_columns_that_can_be_spared() -> None:
+    columns = (Column("NAME"), Column("ONE", spare=1), Column("TWO", spare=2), Column("END"))
+    table = Table(columns, (tuple(map(Cell, ("a-long-name", "111", "222", "end"))),))
+
+    assert drawn(table, width=26).splitlines()[1].split() == ["a-long-name", "111", "222", "end"]
+    assert drawn(table, width=25).splitlines()[1].split() == ["a-long-name", "111", "end"]
+    assert drawn(table, width=16).splitlines()[1].split() == ["a-long-name", "end"]

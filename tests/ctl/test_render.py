@@ -2,9 +2,9 @@
 
 from ctl.blocks import Line, Meter
 from ctl.plain import plain
-from ctl.render import loaded_line, models_page, status_page, unloaded_line
+from ctl.render import loaded_line, status_page, unloaded_line
 from daemon.wire import control as c
-from tests.ctl.views import NOW_MS, known, resident, status
+from tests.ctl.views import NOW_MS, resident, status
 
 
 def test_status_of_a_pool_at_work() -> None:
@@ -19,6 +19,7 @@ def test_status_of_a_pool_at_work() -> None:
                 context_tokens=40_960,
                 leases=2,
                 running=1,
+                tokens_per_s=87.54,
                 expires_at_ms=None,
             ),
             resident(name="tiny", state="loading", progress=0.424, expires_at_ms=None, pid=None),
@@ -38,10 +39,10 @@ def test_status_of_a_pool_at_work() -> None:
         "mlxd 0.1.0, up 3h 12m, pid 812, home /home/ada/.mlxd\n"
         "Memory: 13.2 GB of 24.0 GB (55 %), 10.8 GB free\n"
         "\n"
-        "NAME          STATE           SIZE  CONTEXT  LEASES  RUNNING  UNTIL\n"
-        "mlxd/glimpse  idle         1.20 GB    2,048       0        0  in 5m\n"
-        "qwen3-8b      busy         12.0 GB   40,960       2        1  in use\n"
-        "tiny          loading 42%  1.20 GB    2,048       0        0  -\n"
+        "NAME          STATE               SIZE  CONTEXT  LEASES  TOK/S  UNTIL\n"
+        "mlxd/glimpse  idle             1.20 GB    2,048       0      -  in 5m\n"
+        "qwen3-8b      busy: 1 running  12.0 GB   40,960       2   87.5  in use\n"
+        "tiny          loading 42%      1.20 GB    2,048       0      -  -\n"
         "\n"
         "1 request waiting\n"
         "MODEL      CLIENT      WAITING  GIVES UP\n"
@@ -85,43 +86,6 @@ def test_until_says_how_long_a_model_stays() -> None:
     rows = [line for line in text.splitlines() if line.startswith("mlxd/glimpse")]
 
     assert [row.split("  ")[-1].strip() for row in rows] == list(cells)
-
-
-def test_models_with_a_problem_and_an_alias() -> None:
-    view = c.ModelsView(
-        id=1,
-        models=(
-            known(state="idle"),
-            known(
-                name="broken",
-                source="cache",
-                kind=None,
-                weights_bytes=0,
-                context_tokens=0,
-                problem="model-00002-of-00002.safetensors is missing",
-            ),
-            known(name="fast", source="alias", kind="text", targets=("tiny", "mlxd/glimpse")),
-        ),
-    )
-
-    assert plain(models_page(view)) == (
-        "NAME          KIND       SIZE  CONTEXT  STATE        SOURCE   NOTE\n"
-        "mlxd/glimpse  vision  6.54 MB    2,048  idle         bundled\n"
-        "broken        -             -        -  cannot load  cache    "
-        "model-00002-of-00002.safetensors is missing\n"
-        "fast          text    6.54 MB    2,048  -            alias    "
-        "stands for tiny, then mlxd/glimpse\n"
-    )
-
-
-def test_models_without_notes_have_no_note_column() -> None:
-    assert "NOTE" not in plain(models_page(c.ModelsView(id=1, models=(known(),))))
-
-
-def test_no_models() -> None:
-    assert plain(models_page(c.ModelsView(id=1, models=()))) == (
-        "No model was found. To load one from a folder: mlxctl load ./folder\n"
-    )
 
 
 def test_what_loads_and_unloads_came_to() -> None:

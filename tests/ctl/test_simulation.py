@@ -6,7 +6,8 @@ import msgspec
 
 from ctl.plain import plain
 from ctl.simulation import Comparison, simulation_page
-from daemon.pool.simulate import Outcome, Rules, Waits
+from daemon.pool.shapes import Waits
+from daemon.pool.simulate import Outcome, Rules
 from daemon.simulation import Comparison as Told
 from tests.ctl.views import NOW_MS
 
@@ -42,7 +43,7 @@ def test_three_columns() -> None:
         "unloads by TTL              0         0          3",
         "most memory claimed   1.00 GB       0 B        0 B",
         "",
-        "HAPPENED is what the log says; it holds no waits of requests that were served.",
+        "HAPPENED is what the log says.",
         "REPLAYED puts the same demand through the pool's rules as they were: where it is",
         "near HAPPENED, SIMULATED can be believed.",
         "10 requests without a recorded time could not be simulated.",

@@ -1,7 +1,7 @@
 """Which records of a log concern a model."""
 
-from ctl.record import read_record
 from ctl.story import Story
+from daemon.wire.records import read_record
 from tests.ctl.views import LINES
 
 

@@ -66,8 +66,8 @@ async def test_status_is_drawn_in_colour(mlxctl: Ctl) -> None:
     assert "\x1b[33mWarning: look out" in text
     lines = without_codes(text).splitlines()
     assert re.search(r"Memory ━*╸?╺?━* 1\.20 GB of 24\.0 GB \(5 %\), 22\.8 GB free", lines[1])
-    assert lines[3].split() == ["NAME", "STATE", "SIZE", "CONTEXT", "LEASES", "RUNNING", "UNTIL"]
-    assert lines[4].split() == ["mlxd/glimpse", "idle", "1.20", "GB", "2,048", "0", "0", "in", "5m"]
+    assert lines[3].split() == ["NAME", "STATE", "SIZE", "CONTEXT", "LEASES", "TOK/S", "UNTIL"]
+    assert lines[4].split() == ["mlxd/glimpse", "idle", "1.20", "GB", "2,048", "0", "-", "in", "5m"]
 
 
 async def test_no_color_is_honoured(mlxctl: Ctl) -> None:

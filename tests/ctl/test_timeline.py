@@ -4,8 +4,8 @@ from datetime import UTC
 
 from ctl.blocks import Line, Table
 from ctl.plain import plain
-from ctl.record import ModelNames, Record, read_record
 from ctl.timeline import Timeline
+from daemon.wire.records import ModelNames, Record, read_record
 from tests.ctl.views import LINES
 
 

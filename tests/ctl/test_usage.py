@@ -1,20 +1,21 @@
 """Usage records added up, by hand-made sums."""
 
 from datetime import UTC, timedelta, timezone
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
 from ctl.plain import plain
-from ctl.record import Record
 from ctl.usage import UsageSum
+from daemon.wire.records import Record
 from tests.ctl.views import NOW_MS
 
 DAY_MS = 86_400_000
 
 
 def used(before_ms: int, model: str, requests: int) -> Record:
-    event = {
+    """Of ``b`` by an older daemon, which did not record waits."""
+    event: dict[str, Any] = {
         "type": "usage.recorded",
         "model": model,
         "requests": requests,
@@ -22,6 +23,9 @@ def used(before_ms: int, model: str, requests: int) -> Record:
         "completion_tokens": 10 * requests,
         "busy_ms": 2_000 * requests,
     }
+    if model == "a":
+        waits = {"requests": requests // 2, "total_ms": 500 * requests, "longest_ms": 90 * requests}
+        event["waits"] = waits
     return Record(seq=1, at_ms=NOW_MS - before_ms, events=(event, {"type": "daemon.settled"}))
 
 
@@ -43,12 +47,12 @@ def added(by: Literal["day", "model"] | None, zone: timezone = UTC) -> UsageSum:
 
 def test_a_row_a_model_and_day() -> None:
     assert plain(added(None).page()) == (
-        "DAY         MODEL  REQUESTS    READ  WRITTEN    BUSY\n"
-        "2026-09-19  a             1   1,000       10   2.0 s\n"
-        "2026-09-20  a             2   2,000       20   4.0 s\n"
-        "2026-09-20  b             4   4,000       40   8.0 s\n"
-        "2026-09-21  a            24  24,000      240  48.0 s\n"
-        "total                    31  31,000      310   1m 2s\n"
+        "DAY         MODEL  REQUESTS    READ  WRITTEN    BUSY  WAITED  LONGEST WAIT\n"
+        "2026-09-19  a             1   1,000       10   2.0 s       0             -\n"
+        "2026-09-20  a             2   2,000       20   4.0 s       1        180 ms\n"
+        "2026-09-20  b             4   4,000       40   8.0 s       0             -\n"
+        "2026-09-21  a            24  24,000      240  48.0 s      12         1.4 s\n"
+        "total                    31  31,000      310   1m 2s      13         1.4 s\n"
     )
 
 
@@ -73,6 +77,9 @@ def test_by(by: Literal["day", "model"], rows: list[tuple[str, int]]) -> None:
         "prompt_tokens": 31_000,
         "completion_tokens": 310,
         "busy_ms": 62_000,
+        "waited": 13,
+        "waited_ms": 13_500,
+        "waited_max_ms": 1_440,
     }
 
 

@@ -6,11 +6,11 @@ import msgspec
 import pytest
 
 from ctl.plain import plain
-from ctl.record import read_record
 from ctl.story import Story
 from ctl.why import Explainer, Explanation
 from daemon.pool import messages as m
 from daemon.wire import control as c
+from daemon.wire.records import read_record
 from tests.ctl.views import NOW_MS, known, resident, status
 
 GB = 10**9

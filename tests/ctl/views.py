@@ -61,11 +61,14 @@ def known(**fields: Any) -> c.KnownModel:
         path="/models/glimpse",
         source="bundled",
         kind="vision",
-        capabilities=("text", "vision"),
+        capabilities=("text", "vision", "tools"),
         weights_bytes=6_540_000,
         context_tokens=2048,
         state=None,
         created_at_ms=NOW_MS,
+        quantization="4-bit",
+        claim_bytes=300_000_000,
+        fits="now",
     )
     return msgspec.structs.replace(base, **fields)
 

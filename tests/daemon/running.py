@@ -15,9 +15,10 @@ from daemon.kernel import Answer
 from daemon.pool import messages as m
 from daemon.supervisor.launch import Launcher, worker_env
 from daemon.wire import data as d
-from daemon.wire.client import open_generation
+from daemon.wire.generation import open_generation
 from daemon.wire.paths import Home, find_home
-from daemon.wire.settings import PoolSettings, Settings
+from daemon.wire.settings import PoolSettings, Settings, WorkerSettings
+from launchd.activation import Inherited
 from tests.fakes.engine import FakeConfig, write_fake_model
 
 GB = 10**9
@@ -34,7 +35,13 @@ def temporary_home() -> Iterator[Home]:
 
 
 @asynccontextmanager
-async def running_daemon(home: Home, budget_bytes: int = 10 * GB) -> AsyncIterator[Daemon]:
+async def running_daemon(
+    home: Home,
+    budget_bytes: int = 10 * GB,
+    inherited: Inherited | None = None,
+    *,
+    spare: bool = False,
+) -> AsyncIterator[Daemon]:
     """The shipped daemon on ``home``; leaving the block is its crash."""
     launcher = Launcher(
         run_dir=home.run_dir,
@@ -42,9 +49,11 @@ async def running_daemon(home: Home, budget_bytes: int = 10 * GB) -> AsyncIterat
         command=FAKE_WORKER,
         env=worker_env(os.environ, {}),
     )
-    settings = Settings(pool=PoolSettings(memory=budget_bytes))
+    settings = Settings(
+        pool=PoolSettings(memory=budget_bytes), worker=WorkerSettings(spare=spare)
+    )
     machine = Machine(boot_id(), 100 * GB)
-    async with open_daemon(home, settings, launcher, machine, Stop()) as daemon:
+    async with open_daemon(home, settings, launcher, machine, Stop(), inherited) as daemon:
         yield daemon
 
 

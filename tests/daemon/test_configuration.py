@@ -50,5 +50,21 @@ def test_limits_are_the_settings_on_this_machine() -> None:
     assert (limits.crashes_max, limits.crash_window_ms, limits.unclean_starts_max) == (4, 60_000, 7)
 
 
+@pytest.mark.parametrize(
+    ("text", "memory_bytes", "spare"),
+    [
+        ("", 16 * 10**9, True),
+        ("", 8 * 10**9, False),
+        ("spare = true", 8 * 10**9, True),
+        ("spare = false", 64 * 10**9, False),
+    ],
+)
+def test_a_spare_is_for_machines_with_memory_to_spare(
+    text: str, memory_bytes: int, *, spare: bool
+) -> None:
+    machine = Machine("boot", memory_bytes)
+    assert limits_of(settings(f"[worker]\n{text}"), machine).spare is spare
+
+
 def test_a_budget_beyond_the_machine_is_clamped() -> None:
     assert limits_of(settings('[pool]\nmemory = "99G"'), MACHINE).budget_bytes == 32 * 10**9

@@ -1,10 +1,12 @@
 """The comparison: what happened, counted from the log, beside two simulations."""
 
+import msgspec
 import pytest
 
 from daemon.eventlog.record import Record
 from daemon.pool import messages as m
-from daemon.pool.simulate import Rules, Waits
+from daemon.pool.shapes import Waits
+from daemon.pool.simulate import Rules
 from daemon.simulation import compare, parse_policy
 from daemon.wire.errors import Code, MlxdError
 from tests.daemon.test_history import GB, LOAD, READY, STARTED, T0
@@ -55,6 +57,19 @@ def test_what_happened_and_what_would_have() -> None:
     assert told.replayed.waits == Waits(requests=1, total_ms=1_000, longest_ms=1_000)
     assert (told.simulated.loads, told.simulated.refused) == (0, 2)
     assert (told.since_at_ms, told.until_at_ms, told.dropped) == (T0, T0 + 130_000, 1)
+
+
+def test_waits_are_added_up_once_daemons_count_them() -> None:
+    waits = Waits(requests=2, total_ms=5_000, longest_ms=4_000)
+    counted = msgspec.structs.replace(USAGE, waits=waits)
+    more = [
+        Record(seq=n, at_ms=T0 + 140_000, cause=m.Cause(command="x"), events=(event,), chain="")
+        for n, event in ((6, counted), (7, USAGE), (8, counted))
+    ]
+
+    told = compare([*RECORDS, *more], Rules(), 0)
+
+    assert told.recorded.waits == Waits(requests=4, total_ms=10_000, longest_ms=4_000)
 
 
 def test_since() -> None:

@@ -12,6 +12,7 @@ import pytest
 from daemon.wire.control import StatusView
 from tests.e2e.broken_models import make_model_that_fails_to_load
 from tests.e2e.service import Service, config_toml, embedder, eventually, running_service, smollm
+from tests.e2e.tool_models import tool_models
 from tests.e2e.vision_models import BUNDLED, PREFERRED
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -20,9 +21,11 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The service under test, with a fallback chain whose first model cannot be loaded."""
-    shaky = make_model_that_fails_to_load(tmp_path_factory.mktemp("models") / "shaky")
+    folder = tmp_path_factory.mktemp("models")
+    shaky = make_model_that_fails_to_load(folder / "shaky")
     chain = f'[aliases]\nfalls-back = ["shaky", "{BUNDLED}"]'
-    with running_service(config_toml({**smollm(), **embedder(), "shaky": shaky}, chain)) as running:
+    models = {**smollm(), **embedder(), **tool_models(folder), "shaky": shaky}
+    with running_service(config_toml(models, chain)) as running:
         yield running
 
 

@@ -114,8 +114,8 @@ def started(
 
 
 def config_toml(models: dict[str, Path], extra: str = "") -> str:
-    """A configuration for tests: named folders, and the fast BLAS for Linux workers."""
-    lines = ["[pool]", 'memory = "16G"', "[worker.env]"]
+    """A configuration for tests: named folders, no spare, the fast BLAS for Linux workers."""
+    lines = ["[pool]", 'memory = "16G"', "[worker]", "spare = false", "[worker.env]"]
     lines += [
         f"{name} = {json.dumps(value)}"
         for name, value in fast_blas_env(REPO_ROOT / ".cache" / "fastblas").items()

@@ -28,8 +28,10 @@ from daemon.pool.evolve import evolve
 from daemon.pool.state import Limits, Pool
 from daemon.wire import control as c
 from daemon.wire import data as d
-from daemon.wire.client import generate, open_control
+from daemon.wire.client import open_control
 from daemon.wire.errors import Code, MlxdError
+from daemon.wire.generation import generate
+from daemon.wire.locks import is_held
 
 pytestmark = [pytest.mark.e2e, pytest.mark.anyio]
 
@@ -45,6 +47,8 @@ CONFIG = """
 [pool]
 memory = "480M"
 kv_tokens = 1024
+[worker]
+spare = false
 [safety]
 unclean_starts_max = 100000
 crashes_max = 100000
@@ -167,7 +171,7 @@ class Siege:
         return {
             lock.stem.removeprefix("w-")
             for lock in (self.home / "run").glob("w-*.lock")
-            if processes.is_held(lock)
+            if is_held(lock)
         }
 
 

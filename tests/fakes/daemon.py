@@ -124,7 +124,7 @@ class FakeModel:
         name: str,
         script: Script,
         *,
-        capabilities: tuple[str, ...] = ("text", "chat", "tools"),
+        capabilities: tuple[str, ...] = ("text", "chat", "tools", "count_tokens"),
         load: Load = no_wait,
         fault: Fault | None = None,
         problem: str | None = None,
@@ -169,6 +169,7 @@ class FakeDaemon:
         self.stopping = False
         self.silent = False
         self._leases = 0
+        self._logged = anyio.Event()
 
     @property
     def control_socket(self) -> str:
@@ -234,17 +235,49 @@ class FakeDaemon:
                 return c.Released(id=request.id, lease=request.lease)
             case c.WatchEvents():
                 return await self._watch(frames, request)
+            case c.LoadModel() | c.UnloadModel() | c.PinModel() | c.UnpinModel():
+                return self._command(request)
             case _:
                 raise AssertionError(f"the bridge has no business with {request}")
 
+    def _command(
+        self, request: c.LoadModel | c.UnloadModel | c.PinModel | c.UnpinModel
+    ) -> c.Answer:
+        if request.model not in self.models:
+            raise MlxdError(Code.NOT_FOUND, f"no model {request.model!r}", field="model")
+        match request:
+            case c.LoadModel():
+                self.ledger.add(f"load {request.model} ttl={request.ttl_s} pin={request.pin}")
+                return c.Loaded(
+                    id=request.id, model=request.model, worker="w1", load_ms=5, measured_bytes=9
+                )
+            case c.UnloadModel():
+                self.ledger.add(f"unload {request.model}")
+                return c.Unloaded(id=request.id, model=request.model, freed_bytes=9)
+            case c.PinModel():
+                self.ledger.add(f"pin {request.model}")
+            case c.UnpinModel():
+                self.ledger.add(f"unpin {request.model}")
+        return c.Ok(id=request.id)
+
     async def _watch(self, frames: FrameStream, request: c.WatchEvents) -> c.WatchEnded:
-        assert not request.follow
         self.watches.append(request)
         end = len(self.log)
         await frames.send(c.WatchStarted(id=request.id, seq=end, status=self._status(request.id)))
-        for seq in range((request.after or 0) + 1, end + 1):
+        for seq in range((end if request.after is None else request.after) + 1, end + 1):
             await frames.send(c.LogRecord(id=request.id, seq=seq, line=self.log[seq - 1]))
+        while request.follow:
+            await self._logged.wait()
+            for seq in range(end + 1, len(self.log) + 1):
+                await frames.send(c.LogRecord(id=request.id, seq=seq, line=self.log[seq - 1]))
+            end = len(self.log)
         return c.WatchEnded(id=request.id, reason="end", seq=end)
+
+    def write(self, line: str) -> None:
+        """Add a record to the log; watchers that follow are sent it."""
+        self.log.append(line)
+        self._logged.set()
+        self._logged = anyio.Event()
 
     async def _acquire(self, frames: FrameStream, request: c.AcquireLease) -> c.Granted:
         self.ledger.add(f"acquire {request.model}")
@@ -256,7 +289,9 @@ class FakeDaemon:
             raise MlxdError.of(model.fault)
         if lacking := [need for need in request.needs if need not in model.capabilities]:
             raise MlxdError(
-                Code.INVALID_REQUEST, f"{model.name} cannot do {lacking[0]}", field="model"
+                Code.INVALID_REQUEST,
+                f"{model.name} cannot do {lacking[0]}",
+                field=f"needs[{request.needs.index(lacking[0])}]",
             )
         await model.load(
             lambda progress: frames.send(msgspec.structs.replace(progress, id=request.id))

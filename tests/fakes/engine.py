@@ -243,6 +243,9 @@ class _FakeDecoder:
             return Token(uid, ord(character), "length")
         return Token(uid, ord(character))
 
+    def keep_within(self, bytes_max: int) -> None:
+        """Nothing is kept."""
+
     def close(self) -> None:
         self._rows.clear()
 

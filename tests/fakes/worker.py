@@ -10,7 +10,7 @@ from daemon.worker.main import leave, main
 from tests.fakes.engine import FakeEngine
 
 
-def import_nothing() -> None:
+def import_nothing(_any_kind: bool) -> None:
     """The fake needs no library, and a real kind imports its own."""
 
 

@@ -12,7 +12,9 @@ from daemon.wire import control as c
 from daemon.wire import data as d
 from daemon.wire.errors import Code, Fault, MlxdError
 from http_bridge.anthropic_messages import read_count, read_messages
-from http_bridge.plan import Plan, Requirement
+from http_bridge.naming import capabilities_of
+from http_bridge.plan import Plan
+from tests.http_bridge.plans import bare, needs
 
 HELLO = {"role": "user", "content": "Hello"}
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -48,9 +50,9 @@ def test_every_honoured_parameter_reaches_the_worker() -> None:
         tool_choice={"type": "auto"},
         keep_alive="5m",
     )  # fmt: skip
-    assert plan == Plan(
+    assert bare(plan) == Plan(
         model="m",
-        needs=("chat", "tools"),
+        needs=needs(("tools", "tools")),
         generate=d.Generate(
             lease="",
             request="msg_1",
@@ -159,7 +161,7 @@ def test_a_conversation_keeps_its_order() -> None:
             },
         ]
     )
-    assert plan.needs == ("vision", "chat")
+    assert capabilities_of(plan.needs) == ("vision", "chat")
     assert plan.generate.messages == (
         d.ChatMessage(role="user", parts=(d.ImagePart(data=PNG), d.TextPart(text="and"))),
         d.ChatMessage(
@@ -197,10 +199,6 @@ def test_other_pictures_are_refused(source: dict[str, Any], field: str, said: st
     assert said.lower() in fault.message.lower()
 
 
-def needs(*pairs: tuple[str, str]) -> tuple[Requirement, ...]:
-    return tuple(Requirement(capability=capability, field=field) for capability, field in pairs)
-
-
 def test_what_depends_on_the_model() -> None:
     plan = read(
         tools=[{**TOOL, "strict": True}],
@@ -214,9 +212,10 @@ def test_what_depends_on_the_model() -> None:
     assert plan.generate.strict_tools == ("f",)
     assert plan.generate.reasoning_tokens_max == 8
     assert plan.generate.constraint == d.JsonSchema(schema=b'{"a":1}')
-    assert plan.generate.priority == 1
+    assert plan.generate.priority == plan.priority == 5
     assert plan.generate.template_kwargs == {"enable_thinking": True, "reasoning_effort": "high"}
-    assert plan.requires == needs(
+    assert plan.needs == needs(
+        ("tools", "tools"),
         ("structured", "tools[0].strict"),
         ("structured", "tool_choice"),
         ("structured", "tool_choice.disable_parallel_tool_use"),
@@ -224,9 +223,8 @@ def test_what_depends_on_the_model() -> None:
         ("reasoning_effort", "output_config.effort"),
         ("thinking", "thinking"),
         ("thinking_budget", "thinking.budget_tokens"),
-        ("priority", "priority"),
     )
-    assert read(thinking={"type": "adaptive"}).requires == needs(("thinking", "thinking"))
+    assert read(thinking={"type": "adaptive"}).needs == needs(("thinking", "thinking"))
     assert read(tools=[TOOL], tool_choice={"type": "none"}).generate.tools == ()
 
 
@@ -241,7 +239,7 @@ def test_counting_sees_what_generating_would() -> None:
     made = call.make(granted)
     generate = read(**fields).generate
     assert isinstance(made, d.CountTokens)
-    assert call.needs == ("chat", "tools")
+    assert capabilities_of(call.needs) == ("chat", "tools", "count_tokens")
     assert (made.lease, made.messages, made.tools, made.template_kwargs) == (
         "l",
         generate.messages,

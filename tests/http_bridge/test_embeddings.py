@@ -14,6 +14,7 @@ from daemon.wire import control as c
 from daemon.wire import data as d
 from daemon.wire.errors import MlxdError
 from http_bridge.embeddings import embeddings_body, floats, read_embeddings
+from http_bridge.naming import Need
 
 GRANTED = c.Granted(
     id=1, lease="l", model="m", worker="1", socket="s", kind="embeddings", capabilities=(),
@@ -23,7 +24,7 @@ GRANTED = c.Granted(
 
 def read(**fields: Any) -> d.Embed:
     call, _ = read_embeddings(json.dumps({"model": "m", **fields}).encode(), "embd-1")
-    assert call.needs == ("embeddings",)
+    assert call.needs == (Need(capability="embeddings"),)
     made = call.make(GRANTED)
     assert isinstance(made, d.Embed)
     return made

@@ -59,11 +59,6 @@ def test_types_and_codes(fault: Fault, kind: str, code: str) -> None:
     assert (error["type"], error["code"]) == (names[kind], code)
 
 
-def test_a_workers_field_is_named_as_the_client_knows_it() -> None:
-    fault = Fault(code=Code.INVALID_REQUEST, message="x", field="template_kwargs")
-    assert openai_error(fault)["error"]["param"] == "chat_template_kwargs"
-
-
 def test_the_hint_and_the_parameter_are_told() -> None:
     fault = Fault(code=Code.INVALID_REQUEST, message="m", hint="h", field="n")
     assert openai_error(fault) == {

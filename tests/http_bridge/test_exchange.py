@@ -8,6 +8,7 @@ from daemon.wire import data as d
 from daemon.wire.client import open_control
 from daemon.wire.errors import Code, Fault, MlxdError
 from http_bridge.exchange import Call, open_exchange
+from http_bridge.naming import Need
 from tests.fakes.daemon import CallScript, FakeModel, Line, answers, open_fake_daemon, says
 
 pytestmark = pytest.mark.anyio
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.anyio
 END = d.Done(finish_reason="stop", usage=d.Usage(prompt_tokens=1, completion_tokens=0))
 CALL = Call(
     model="m",
-    needs=("embeddings",),
+    needs=(Need(capability="embeddings"),),
     make=lambda granted: d.Embed(lease=granted.lease, inputs=("a",)),
     ttl_s=7,
 )

@@ -25,7 +25,7 @@ async def test_models(open_setup: OpenSetup) -> None:
         1_790_000_000,
         "mlxd",
     )
-    assert plain.json()["capabilities"] == ["text", "chat", "tools"]
+    assert plain.json()["capabilities"] == ["text", "chat", "tools", "count_tokens"]
     assert bad.json()["problem"] == "a shard is missing"
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
 

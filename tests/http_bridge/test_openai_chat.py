@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from daemon.wire import data as d
 from daemon.wire.errors import Code, Fault, MlxdError
+from http_bridge.naming import capabilities_of
 from http_bridge.openai_chat import read_chat
-from http_bridge.plan import Plan, Requirement
+from http_bridge.plan import Plan
+from tests.http_bridge.plans import CHAT, bare, needs
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 HELLO = {"role": "user", "content": "Hello"}
@@ -35,9 +37,9 @@ def test_a_plain_request() -> None:
     plan, include_usage = read_chat(
         b'{"model":"org/m","messages":[{"role":"user","content":"Hi"}]}', "chatcmpl-1"
     )
-    assert plan == Plan(
+    assert bare(plan) == Plan(
         model="org/m",
-        needs=("chat",),
+        needs=(CHAT,),
         generate=d.Generate(
             lease="",
             request="chatcmpl-1",
@@ -84,7 +86,7 @@ def test_every_honoured_parameter_reaches_the_worker() -> None:
 
 
 def test_parameters_that_change_nothing_are_accepted() -> None:
-    assert (
+    assert bare(
         read(
             n=1,
             user="u",
@@ -103,8 +105,7 @@ def test_parameters_that_change_nothing_are_accepted() -> None:
             temperature=None,
             stream=None,
         )
-        == read()
-    )
+    ) == bare(read())
 
 
 @pytest.mark.parametrize(
@@ -169,8 +170,11 @@ def test_parameters_that_change_nothing_are_accepted() -> None:
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"store": True}, "store"),
         ({"modalities": ["audio"]}, "modalities[0]"),
-        ({"service_tier": "priority"}, "service_tier"),
-        ({"priority": 3}, "priority"),
+        ({"service_tier": "scale"}, "service_tier"),
+        ({"service_tier": "flex", "priority": "high"}, "service_tier"),
+        ({"priority": 11}, "priority"),
+        ({"priority": -11}, "priority"),
+        ({"priority": "urgent"}, "priority"),
         ({"reasoning_effort": "huge"}, "reasoning_effort"),
         (
             {"reasoning_effort": "low", "chat_template_kwargs": {"enable_thinking": True}},
@@ -236,7 +240,7 @@ def test_a_conversation_keeps_its_order_and_parts() -> None:
         ]
     )
     picture = d.ImagePart(data=PNG)
-    assert plan.needs == ("vision", "chat")
+    assert capabilities_of(plan.needs) == ("vision", "chat")
     assert plan.generate.messages == (
         d.ChatMessage(role="system", parts=(d.TextPart(text="Be brief."),)),
         d.ChatMessage(role="user", name="ann", parts=(picture, d.TextPart(text="and"), picture)),
@@ -251,14 +255,9 @@ def test_a_conversation_keeps_its_order_and_parts() -> None:
 
 def test_tools_reach_the_template_as_they_were_written() -> None:
     assert read(tools=[TOOL]).generate.tools == (TOOL,)
-    assert read(tools=[TOOL]).needs == ("chat", "tools")
-    assert read(tools=[TOOL]).requires == ()
+    assert read(tools=[TOOL]).needs == needs(("tools", "tools"))
     assert read(tools=[TOOL], tool_choice="none").generate.tools == ()
-    assert read(parallel_tool_calls=False) == read()
-
-
-def needs(*pairs: tuple[str, str]) -> tuple[Requirement, ...]:
-    return tuple(Requirement(capability=capability, field=field) for capability, field in pairs)
+    assert bare(read(parallel_tool_calls=False)) == bare(read())
 
 
 def test_a_choice_among_tools_needs_structured_output() -> None:
@@ -267,7 +266,8 @@ def test_a_choice_among_tools_needs_structured_output() -> None:
     assert plan.generate.call_one_of == ("f", "g")
     assert plan.generate.tool_calls_max == 1
     assert plan.generate.strict_tools == ("g",)
-    assert plan.requires == needs(
+    assert plan.needs == needs(
+        ("tools", "tools"),
         ("structured", "tools[1].function.strict"),
         ("structured", "tool_choice"),
         ("structured", "parallel_tool_calls"),
@@ -280,31 +280,39 @@ def test_a_choice_among_tools_needs_structured_output() -> None:
 def test_formats_need_structured_output() -> None:
     plan = read(response_format={"type": "json_object"})
     assert plan.generate.constraint == d.AnyJson()
-    assert plan.requires == needs(("structured", "response_format"))
+    assert plan.needs == needs(("structured", "response_format"))
     schema = {"type": "object", "properties": {"b": {}, "a": {}}}
     named = {"name": "n", "schema": schema, "strict": True, "description": "x"}
     plan = read(response_format={"type": "json_schema", "json_schema": named})
     assert plan.generate.constraint == d.JsonSchema(
         schema=json.dumps(schema, separators=(",", ":")).encode()
     )
-    assert plan.requires == needs(("structured", "response_format"))
+    assert plan.needs == needs(("structured", "response_format"))
 
 
 def test_effort_is_the_templates_affair() -> None:
     plan = read(reasoning_effort="none", chat_template_kwargs={"x": 1})
     assert plan.generate.template_kwargs == {"x": 1, "enable_thinking": False}
-    assert plan.requires == ()
+    assert plan.needs == needs()
     plan = read(reasoning_effort="high")
     assert plan.generate.template_kwargs == {"enable_thinking": True, "reasoning_effort": "high"}
-    assert plan.requires == needs(("reasoning_effort", "reasoning_effort"))
-    assert read(reasoning_effort="medium").requires == ()
+    assert plan.needs == needs(("reasoning_effort", "reasoning_effort"))
+    assert read(reasoning_effort="medium").needs == needs()
 
 
 def test_priority_logprobs_and_choices() -> None:
-    assert read(priority="high").generate.priority == 1
-    assert read(priority="low").generate.priority == -1
-    assert read(priority="low").requires == needs(("priority", "priority"))
+    for fields, value in (
+        ({"priority": "high"}, 5),
+        ({"priority": "low"}, -5),
+        ({"priority": -10}, -10),
+        ({"service_tier": "flex"}, -5),
+        ({"service_tier": "priority"}, 5),
+        ({"service_tier": "priority", "priority": 5}, 5),
+    ):
+        plan = read(**fields)
+        assert (plan.priority, plan.generate.priority) == (value, value)
     assert read(logprobs=True).generate.logprobs == 0
+    assert read(logprobs=True).needs == needs(("logprobs", "logprobs"))
     assert read(logprobs=True, top_logprobs=5).generate.logprobs == 5
     assert read(n=3).choices == 3
 

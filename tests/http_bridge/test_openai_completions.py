@@ -8,6 +8,7 @@ from openai.types import Completion
 
 from daemon.wire import data as d
 from daemon.wire.errors import MlxdError
+from http_bridge.naming import capabilities_of
 from http_bridge.openai_completions import CompletionReply, read_completion
 from http_bridge.plan import Answer, Plan
 
@@ -26,7 +27,7 @@ def test_prompts(prompt: Any, taken: Any) -> None:
     plan = read(prompt=prompt)
     assert plan.generate.prompt == taken
     assert plan.generate.messages is None
-    assert plan.needs == ("text",)
+    assert capabilities_of(plan.needs) == ("text",)
 
 
 def test_max_tokens_is_16_as_openai_documents() -> None:

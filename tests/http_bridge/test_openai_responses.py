@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from daemon.wire import data as d
 from daemon.wire.errors import Code, Fault, MlxdError
+from http_bridge.naming import capabilities_of
 from http_bridge.openai_responses import read_responses
-from http_bridge.plan import Plan, Requirement
+from http_bridge.plan import Plan
+from tests.http_bridge.plans import bare, needs
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_URL = "data:image/png;base64," + base64.b64encode(PNG).decode()
@@ -61,9 +63,9 @@ def test_every_honoured_parameter_reaches_the_worker() -> None:
         "strict": False,
         "description": "d",
     }
-    assert plan == Plan(
+    assert bare(plan) == Plan(
         model="m",
-        needs=("chat", "tools"),
+        needs=needs(("tools", "tools"), ("logprobs", "include")),
         generate=d.Generate(
             lease="",
             request="r",
@@ -167,7 +169,7 @@ def test_items_become_turns() -> None:
              "output": [{"type": "input_text", "text": "5"}]},
         ]
     )  # fmt: skip
-    assert plan.needs == ("vision", "chat")
+    assert capabilities_of(plan.needs) == ("vision", "chat")
     assert plan.generate.messages == (
         d.ChatMessage(role="system", parts=(d.TextPart(text="Be brief."),)),
         d.ChatMessage(role="user", parts=(d.ImagePart(data=PNG), d.TextPart(text="and"))),
@@ -196,15 +198,17 @@ def test_what_depends_on_the_model() -> None:
     assert plan.generate.call_one_of == ("f",)
     assert plan.generate.tool_calls_max == 1
     assert plan.generate.constraint == d.JsonSchema(schema=b'{"a":1}')
-    assert [need.field for need in plan.requires] == [
+    assert [need.field for need in plan.needs] == [
+        "model",
+        "tools",
         "tools[0].strict",
         "tool_choice",
         "parallel_tool_calls",
         "text.format",
         "reasoning.effort",
     ]
-    assert read(text={"format": {"type": "json_object"}}).requires == (
-        Requirement(capability="structured", field="text.format"),
+    assert read(text={"format": {"type": "json_object"}}).needs == needs(
+        ("structured", "text.format")
     )
 
 

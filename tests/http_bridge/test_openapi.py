@@ -9,6 +9,7 @@ import pytest
 
 from http_bridge.openai_schema import ChatRequest
 from http_bridge.openapi import document
+from http_bridge.pool_routes import POOL_ROUTES
 from http_bridge.routes import ROUTES
 from tests.fakes.daemon import FakeModel, says
 from tests.http_bridge.conftest import OpenSetup
@@ -32,7 +33,9 @@ def test_it_has_what_openapi_demands() -> None:
     assert DOCUMENT["openapi"] == "3.1.0"
     assert DOCUMENT["info"]["version"] == "1.2.3"
     operations = [op for path in DOCUMENT["paths"].values() for op in path.values()]
-    assert len({operation["operationId"] for operation in operations}) == len(ROUTES)
+    assert len({operation["operationId"] for operation in operations}) == len(ROUTES) + len(
+        POOL_ROUTES
+    )
     for path, item in DOCUMENT["paths"].items():
         assert path.startswith("/")
         for operation in item.values():

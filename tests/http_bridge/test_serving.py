@@ -18,7 +18,7 @@ from daemon.wire.errors import Code, Fault, MlxdError
 from http_bridge.link import open_link
 from http_bridge.metrics import Metrics
 from http_bridge.openai_completions import CompletionReply, read_completion
-from http_bridge.plan import Plan, Requirement, total_usage
+from http_bridge.plan import Plan, total_usage
 from http_bridge.serving import Serving
 from tests.fakes.daemon import FakeModel, Line, Report, Script, open_fake_daemon, says
 from tests.http_bridge.conftest import OpenSetup
@@ -383,16 +383,11 @@ GRANTED = c.Granted(
 
 def test_a_plan_is_for_the_model_that_was_granted() -> None:
     generate = d.Generate(lease="", prompt="x", sampling=d.Sampling(seed=(1 << 63) - 1))
-    able = Requirement(capability="priority", field="priority")
-    plan = Plan(model="a", needs=(), generate=generate, requires=(able,), choices=2)
+    plan = Plan(model="a", needs=(), generate=generate, choices=2)
     assert plan.for_lease(GRANTED) == msgspec.structs.replace(generate, lease="l")
     assert plan.for_lease(GRANTED, 1).sampling.seed == 0
     unseeded = msgspec.structs.replace(plan, generate=d.Generate(lease="", prompt="x"))
     assert unseeded.for_lease(GRANTED, 1).sampling.seed is None
-    lacking = Requirement(capability="structured", field="response_format")
-    with pytest.raises(MlxdError, match="m cannot honour it") as caught:
-        msgspec.structs.replace(plan, requires=(able, lacking)).for_lease(GRANTED)
-    assert caught.value.fault.field == "response_format"
 
 
 def test_a_prompt_that_is_shared_counts_once() -> None:

@@ -9,6 +9,7 @@ import pytest
 from daemon.wire import control as c
 from daemon.wire import data as d
 from daemon.wire.errors import Code, Fault, MlxdError
+from http_bridge.naming import Need
 from http_bridge.speech import (
     SpeechPlan,
     audio_event,
@@ -33,7 +34,7 @@ def test_defaults_are_openais() -> None:
     assert (plan.content_type, plan.as_events, plan.call.needs) == (
         "audio/mpeg",
         False,
-        ("speech",),
+        (Need(capability="speech"),),
     )
     assert plan.call.make(GRANTED) == d.Speak(
         lease="l", request="speech-1", text="Hello.", voice="ann", format="mp3"

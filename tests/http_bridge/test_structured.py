@@ -6,15 +6,15 @@ import pytest
 
 from daemon.wire import data as d
 from daemon.wire.errors import MlxdError
-from http_bridge.plan import Requirement
+from http_bridge.naming import Need
 from http_bridge.structured import Choice, Tools, choose_tools, schema_constraint
 
 F: dict[str, Any] = {"type": "function", "function": {"name": "f"}}
 G: dict[str, Any] = {"type": "function", "function": {"name": "g"}}
 
 
-def needs(*fields: str) -> tuple[Requirement, ...]:
-    return tuple(Requirement(capability="structured", field=field) for field in fields)
+def needs(*fields: str) -> tuple[Need, ...]:
+    return tuple(Need(capability="structured", field=field) for field in fields)
 
 
 @pytest.mark.parametrize(
@@ -25,15 +25,15 @@ def needs(*fields: str) -> tuple[Requirement, ...]:
         (Choice(mode="none", single="p"), Tools()),
         (
             Choice(mode="required"),
-            Tools(shown=(F, G), call_one_of=("f", "g"), requires=needs("tool_choice")),
+            Tools(shown=(F, G), call_one_of=("f", "g"), needs=needs("tool_choice")),
         ),
         (
             Choice(mode="named", name="g", field="x"),
-            Tools(shown=(F, G), call_one_of=("g",), requires=needs("x")),
+            Tools(shown=(F, G), call_one_of=("g",), needs=needs("x")),
         ),
         (
             Choice(single="p"),
-            Tools(shown=(F, G), calls_max=1, requires=needs("p")),
+            Tools(shown=(F, G), calls_max=1, needs=needs("p")),
         ),
     ],
 )
@@ -43,7 +43,7 @@ def test_choices(choice: Choice, tools: Tools) -> None:
 
 def test_strict_tools_are_required_to_be() -> None:
     tools = choose_tools((F, G), {"g": "tools[1].strict"}, Choice())
-    assert (tools.strict, tools.requires) == (("g",), needs("tools[1].strict"))
+    assert (tools.strict, tools.needs) == (("g",), needs("tools[1].strict"))
     assert choose_tools((F, G), {"g": "tools[1].strict"}, Choice(mode="none")) == Tools()
 
 

@@ -271,7 +271,7 @@ async def test_one_failing_choice_fails_them_all(open_setup: OpenSetup, stream: 
 async def test_formats_go_only_to_models_that_follow_them(open_setup: OpenSetup) -> None:
     able = FakeModel("able", says("{}"), capabilities=("text", "chat", "structured"))
     async with open_setup(FakeModel("m", says("{}")), able) as setup:
-        with pytest.raises(openai.BadRequestError, match="lacks the capability") as caught:
+        with pytest.raises(openai.BadRequestError, match="m cannot do structured") as caught:
             await setup.sdk.chat.completions.create(
                 model="m", messages=[HELLO], response_format={"type": "json_object"}
             )
@@ -288,7 +288,8 @@ async def test_a_workers_refusal_of_logprobs_is_a_400(open_setup: OpenSetup) -> 
         fault = Fault(code=Code.INVALID_REQUEST, message="not here", field="logprobs")
         await line.send(d.Fail(fault=fault))
 
-    async with open_setup(FakeModel("m", refuses)) as setup:
+    able = FakeModel("m", refuses, capabilities=("text", "chat", "logprobs"))
+    async with open_setup(able) as setup:
         with pytest.raises(openai.BadRequestError) as caught:
             await setup.sdk.chat.completions.create(model="m", messages=[HELLO], logprobs=True)
     assert caught.value.param == "logprobs"

@@ -16,6 +16,7 @@ from openai.types.audio import (
 from daemon.wire import control as c
 from daemon.wire import data as d
 from daemon.wire.errors import Code, Fault, MlxdError
+from http_bridge.naming import Need
 from http_bridge.transcription import (
     Transcription,
     TranscriptionPlan,
@@ -58,7 +59,11 @@ def read(**fields: bytes | list[bytes]) -> TranscriptionPlan:
 
 def test_defaults_are_openais() -> None:
     plan = read()
-    assert (plan.format, plan.stream, plan.call.needs) == ("json", False, ("transcription",))
+    assert (plan.format, plan.stream, plan.call.needs) == (
+        "json",
+        False,
+        (Need(capability="transcription"),),
+    )
     assert plan.call.make(GRANTED) == d.Transcribe(lease="l", request="trsc-1", audio=b"RIFF")
 
 

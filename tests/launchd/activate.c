@@ -29,6 +29,25 @@ void offer(const char *name, int fd) {
 	offered[at].fds[offered[at].count++] = fd;
 }
 
+/* The same for a program that is started with this library preloaded, as it would be by
+ * launchd: ACTIVATE_SOCKETS is "name=fd,name=fd". */
+__attribute__((constructor)) static void offer_from_environment(void) {
+	const char *given = getenv("ACTIVATE_SOCKETS");
+	char list[256], *rest = list, *entry;
+	if (given == NULL)
+		return;
+	managed = 1;
+	strncpy(list, given, sizeof list - 1);
+	list[sizeof list - 1] = 0;
+	while ((entry = strsep(&rest, ",")) != NULL) {
+		char *fd = strchr(entry, '=');
+		if (fd == NULL)
+			continue;
+		*fd++ = 0;
+		offer(entry, atoi(fd));
+	}
+}
+
 int launch_activate_socket(const char *name, int **fds, size_t *cnt) {
 	if (!managed)
 		return ESRCH;

@@ -15,9 +15,10 @@ MAC: Final = find_home({"HOME": "/Users/ada"}, "darwin")
 LINUX: Final = find_home({"HOME": "/home/ada", "XDG_RUNTIME_DIR": "/run/user/1000"}, "linux")
 ONE_FOLDER: Final = find_home({"HOME": "/Users/ada", "MLXD_HOME": "/Volumes/Fast/mlxd"}, "darwin")
 PYTHON: Final = Path("/Users/ada/.local/share/uv/tools/mlxd/bin/python")
-USUAL: Final = service_environment(hf_home=None, mlxd_home=None)
+USUAL: Final = service_environment({"HOME": "/Users/ada", "API_KEY": "secret"})
 MOVED: Final = service_environment(
-    hf_home="/Volumes/Fast/hf 100%", mlxd_home="/Volumes/Fast/mlxd", path="/opt/bin:/usr/bin:/bin"
+    {"HF_HOME": "/Volumes/Fast/hf 100%", "MLXD_HOME": "/Volumes/Fast/mlxd"},
+    path="/opt/bin:/usr/bin:/bin",
 )
 
 
@@ -33,7 +34,7 @@ def rendered() -> dict[str, bytes]:
     }
     units = [
         daemon_units(LINUX, Path("/home/ada/my env/bin/python"), USUAL),
-        bridge_units(PYTHON, HttpSettings(host="[::1]", port=8080), MOVED),
+        bridge_units(LINUX, PYTHON, HttpSettings(host="[::1]", port=8080), MOVED),
     ]
     files = {name: render(agent) for name, agent in plists.items()}
     for unit in units:

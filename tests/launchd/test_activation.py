@@ -14,6 +14,7 @@ import pytest
 
 from daemon.wire.errors import Code, MlxdError
 from launchd.activation import from_launchd, from_systemd, inherited_sockets
+from tests.fakes.managers.running import build_activate
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
@@ -38,12 +39,8 @@ class Launchd:
 
 @pytest.fixture
 def launchd(tmp_path: Path) -> Launchd:
-    if sys.platform != "linux" or shutil.which("gcc") is None:
-        pytest.skip("needs gcc and glibc")
-    library, source = tmp_path / "libactivate.so", HERE / "activate.c"
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, source], check=True
-    )
+    library = tmp_path / "libactivate.so"
+    build_activate(library)
     return Launchd(library)
 
 
@@ -73,6 +70,30 @@ def test_launchd_gives_every_socket_of_a_name(launchd: Launchd, listener: socket
     assert launchd.arrays_freed() == 1
     for sock in given:
         sock.close()
+
+
+ASK = """
+import os
+from launchd.activation import inherited_sockets
+given = inherited_sockets("control", os.environ)
+print(given and ([sock.fileno() for sock in given.sockets], sorted(given.peers)))
+"""
+
+
+def test_launchd_is_asked_where_there_is_one(launchd: Launchd, listener: socket.socket) -> None:
+    """A client of a socket that launchd made may show as root, and is this user all the same."""
+    fd = listener.fileno()
+    environ = {"LD_PRELOAD": launchd.path, "ACTIVATE_SOCKETS": f"control={fd}"}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK],
+        env=environ,
+        cwd=REPOSITORY,
+        pass_fds=[fd],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"([{fd}], {sorted({0, os.geteuid()})})\n"
 
 
 def test_without_launchd_the_program_binds_for_itself(launchd: Launchd) -> None:

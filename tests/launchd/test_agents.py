@@ -85,7 +85,7 @@ def test_what_macos_needs(name: str) -> None:
     assert found["ThrottleInterval"] == 10
     assert found["Umask"] == 63
     assert found["SoftResourceLimits"] == {"NumberOfFiles": 4096}
-    assert found["EnvironmentVariables"].keys() <= {"PATH", "HF_HOME", "MLXD_HOME"}
+    assert found["EnvironmentVariables"].keys() <= {"PATH", "HF_HOME", "MLXD_HOME"}, "no keys"
     for path in (found["ProgramArguments"][0], found["StandardErrorPath"]):
         assert path.startswith("/")
 
@@ -134,17 +134,18 @@ def test_only_the_variables_that_were_given_are_written() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "named"),
+    ("environ", "path", "named"),
     [
-        ({"hf_home": "~/hf", "mlxd_home": None}, "HF_HOME"),
-        ({"hf_home": None, "mlxd_home": "mlxd"}, "MLXD_HOME"),
-        ({"hf_home": None, "mlxd_home": None, "path": "/bin:bin"}, "PATH"),
-        ({"hf_home": None, "mlxd_home": None, "path": ""}, "PATH"),
+        ({"HF_HOME": "~/hf"}, "/bin", "HF_HOME"),
+        ({"MLXD_HOME": "mlxd"}, "/bin", "MLXD_HOME"),
+        ({"XDG_STATE_HOME": "state"}, "/bin", "XDG_STATE_HOME"),
+        ({}, "/bin:bin", "PATH"),
+        ({}, "", "PATH"),
     ],
 )
-def test_nothing_is_expanded_in_a_plist(given: dict[str, Any], named: str) -> None:
+def test_nothing_is_expanded_in_a_plist(environ: dict[str, str], path: str, named: str) -> None:
     with pytest.raises(MlxdError) as refused:
-        service_environment(**given)
+        service_environment(environ, path)
     assert refused.value.code is Code.INVALID_REQUEST
     assert refused.value.fault.field == named
 

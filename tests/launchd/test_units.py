@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.wire.errors import MlxdError
+from daemon.wire.paths import find_home
 from daemon.wire.settings import HttpSettings
 from launchd.agents import service_environment
 from launchd.units import Units, bridge_units, daemon_units
@@ -38,12 +39,12 @@ def test_the_control_socket_is_the_owners() -> None:
     [("127.0.0.1", "127.0.0.1:11411"), ("localhost", "127.0.0.1:11411"), ("[::1]", "[::1]:11411")],
 )
 def test_addresses_as_systemd_writes_them(host: str, address: str) -> None:
-    units = bridge_units(PYTHON, HttpSettings(host=host), USUAL)
+    units = bridge_units(LINUX, PYTHON, HttpSettings(host=host), USUAL)
     assert f"ListenStream={address}" in directives(units.socket)
 
 
 def test_a_line_break_in_a_path_cannot_add_a_directive() -> None:
-    environment = service_environment(hf_home="/x\nExecStartPre=/bin/evil", mlxd_home=None)
+    environment = service_environment({"HF_HOME": "/x\nExecStartPre=/bin/evil"})
     with pytest.raises(MlxdError, match="unit file"):
         daemon_units(LINUX, PYTHON, environment)
 
@@ -54,7 +55,7 @@ def test_what_cannot_be_started_is_refused() -> None:
     with pytest.raises(MlxdError, match="quotes"):
         daemon_units(LINUX, Path("/home/o'neil/bin/python"), USUAL)
     with pytest.raises(MlxdError, match="port"):
-        bridge_units(PYTHON, HttpSettings(port=0), USUAL)
+        bridge_units(LINUX, PYTHON, HttpSettings(port=0), USUAL)
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
@@ -63,10 +64,11 @@ def test_systemd_understands_every_line(tmp_path: Path) -> None:
     python = tmp_path / "my new $HOME 100% env" / "python"
     python.parent.mkdir()
     python.symlink_to(sys.executable)
-    environment = service_environment(hf_home='/mnt/a "b" \\%h $x', mlxd_home=None)
+    environment = service_environment({"HF_HOME": '/mnt/a "b" \\%h $x'})
+    home = find_home({"HOME": "/home/ada", "MLXD_HOME": "/srv/my 100% $x"}, "linux")
     for units in (
-        daemon_units(LINUX, python, environment),
-        bridge_units(python, HttpSettings(), environment),
+        daemon_units(home, python, environment),
+        bridge_units(home, python, HttpSettings(), environment),
     ):
         assert verified(tmp_path, units) == (0, "")
 

@@ -47,7 +47,7 @@ class Story:
             case "budget":
                 self._limit(budget_bytes=parse_bytes(words.rest[0]))
             case "limit":
-                self._limit(**{k: int(v) for k, v in words.named.items()})
+                self._limit(**{k: msgspec.json.decode(v) for k, v in words.named.items()})
             case "model":
                 self._model(words)
             case _:
@@ -219,6 +219,9 @@ def _value(name: str, value: Any) -> str:  # noqa: C901, PLR0911, PLR0912 - one 
             return f"{value.model}:{value.why_not or 'may go'}"
         case m.PassedOver():
             return f"{value.model}:{value.why}"
+        case m.Waits():
+            total_s, longest_s = value.total_ms / 1000, value.longest_ms / 1000
+            return f"{value.requests}:{total_s:g}s,{longest_s:g}s" if value.requests else "none"
         case Fault():
             after = (
                 "" if value.retry_after_ms is None else f" retry={value.retry_after_ms / 1000:g}s"

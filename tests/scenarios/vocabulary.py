@@ -57,11 +57,16 @@ def _ask(words: Words, options: Mapping[str, m.Option], now_ms: int) -> m.Acquir
     common: dict[str, Any] = {
         "ticket": int(ticket),
         "options": chosen,
-        "ttl_ms": words.duration_ms("ttl"),
+        "ttl_ms": "never" if words.named.get("ttl") == "never" else words.duration_ms("ttl"),
     }
     if words.verb == "acquire":
         deadline_ms = now_ms + (120_000 if wait_ms is None else wait_ms)
-        return m.Acquire(client=words.named.get("by", "app"), deadline_at_ms=deadline_ms, **common)
+        return m.Acquire(
+            client=words.named.get("by", "app"),
+            deadline_at_ms=deadline_ms,
+            priority=int(words.named.get("priority", "0")),
+            **common,
+        )
     return m.Load(
         client=words.named.get("by", "mlxctl"),
         deadline_at_ms=None if wait_ms is None else now_ms + wait_ms,
@@ -158,6 +163,8 @@ def _other(words: Words, options: Mapping[str, m.Option], pool: Pool) -> m.AnyCo
             return m.ClearSafeMode(ticket=int(words.rest[0]), client="mlxctl")
         case "pressure":
             return m.ReportPressure(level=msgspec.convert(words.rest[0], m.PressureLevel))
+        case "spare_ended":
+            return m.ReportSpareEnded(spare=words.rest[0], why=words.text)
         case "slept":
             return m.ReportClockJump(by_ms=int(parse_duration_s(words.rest[0]) * 1000))
         case "log":

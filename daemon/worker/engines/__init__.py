@@ -11,10 +11,17 @@ from typing import Final
 from daemon.worker.engines.base import Engine, Registry, leave_memory_unwired
 
 
-def import_libraries() -> None:
-    """Import what every kind needs and what takes longest, ahead of need (about a second)."""
+def import_libraries(any_kind: bool) -> None:
+    """Import what takes longest, ahead of need (about a second).
+
+    Args:
+        any_kind: Also what vision models and others need: 14 MB, and a tenth of a second,
+            which only a worker without a model has to spare.
+    """
     leave_memory_unwired()
     importlib.import_module("daemon.worker.engines.text")
+    if any_kind:
+        importlib.import_module("daemon.worker.engines.vision")
 
 
 def _maker(kind: str, name: str) -> Callable[[], Engine]:

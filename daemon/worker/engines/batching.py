@@ -156,6 +156,10 @@ class TextDecoder:
             self._keep_early(prompt)
         return [self._token(response) for response in responses]
 
+    def keep_within(self, bytes_max: int) -> None:
+        if self._store is not None:
+            self._store.trim(bytes_max)
+
     def close(self) -> None:
         self._batch.close()
 

@@ -62,7 +62,7 @@ class GeneratingEngine:
         with naming_failures(folder):
             generator = self.open_model(begin, config, context_tokens, progress)
             self._generator = generator
-            allowance = Allowance(begin.kv_tokens, max(1, begin.rows_max))
+            allowance = Allowance(begin.kv_tokens, max(1, begin.rows_max), begin.kv_bytes)
             self._rows = Rows(generator.prepare, generator.make_decoder, allowance)
         return Loaded(context_tokens)
 

@@ -53,7 +53,11 @@ class TowerMemo:
         mx.eval(arrays)
         self._kept[key] = output
         self.nbytes += size
-        while self.nbytes > self._bytes_max:
+        self.trim(self._bytes_max)
+
+    def trim(self, bytes_max: int) -> None:
+        """Drop what was not used for longest, until the rest fits."""
+        while self._kept and self.nbytes > bytes_max:
             _, dropped = self._kept.popitem(last=False)
             self.nbytes -= sum(array.nbytes for array in _arrays(dropped) or ())
 

@@ -64,6 +64,10 @@ class PrefixStore(Protocol):
         """Remember the cache that holds exactly ``tokens``; ``take`` is called if it is new."""
         ...
 
+    def trim(self, bytes_max: int) -> None:
+        """Drop what was not used for longest, until the rest fits."""
+        ...
+
 
 def how_to_keep(template: Sequence[Any]) -> Literal["tree", "checkpoints"] | None:
     """Which store is right for caches like ``template``; None where there is none."""
@@ -141,7 +145,10 @@ class PrefixTree:
                 self._used[node] = None
                 self.nbytes += node.nbytes
         self._touch(parent)
-        while self.nbytes > self._bytes_max or len(self._used) > NODES_MAX:
+        self.trim(self._bytes_max)
+
+    def trim(self, bytes_max: int) -> None:
+        while self._used and (self.nbytes > bytes_max or len(self._used) > NODES_MAX):
             self._drop_oldest()
 
     def _walk(self, wanted: Tokens) -> list[tuple[_Node, int]]:
@@ -277,7 +284,10 @@ class Checkpoints:
             return
         self._kept[key] = cache
         self.nbytes += size
-        while self.nbytes > self._bytes_max:
+        self.trim(self._bytes_max)
+
+    def trim(self, bytes_max: int) -> None:
+        while self._kept and self.nbytes > bytes_max:
             _, dropped = self._kept.popitem(last=False)
             self.nbytes -= sum(leaf.nbytes for leaf in _leaves(dropped))
 

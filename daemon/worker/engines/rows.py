@@ -4,7 +4,8 @@ The library that decodes is behind :class:`Decoder`; everything here is plain Py
 join at the next step, first come first served, while the KV allowance holds: rows times
 the longest row, because a batch pads its rows to the longest. When running rows outgrow
 the allowance, the youngest is taken out and put back in line with what it has decoded so
-far; the oldest always goes on, so every row ends.
+far; the oldest always goes on, so every row ends. What running rows leave of the allowance is
+there for caches of ended ones, so that both together stay within what was reserved.
 """
 
 import math
@@ -113,14 +114,23 @@ class Decoder(Protocol):
         """One decode step of all rows, then at most one prefill chunk."""
         ...
 
+    def keep_within(self, bytes_max: int) -> None:
+        """Drop what is kept for later rows beyond so many bytes."""
+        ...
+
     def close(self) -> None: ...
 
 
 class Allowance(msgspec.Struct, frozen=True):
-    """Rows times longest row within ``kv_tokens``, and at most ``rows_max`` rows."""
+    """Rows times longest row within ``kv_tokens``, and at most ``rows_max`` rows.
+
+    Attributes:
+        kv_bytes: What ``kv_tokens`` tokens take.
+    """
 
     kv_tokens: int
     rows_max: int
+    kv_bytes: int = 0
 
     def holds(self, lengths: list[int]) -> bool:
         """Whether rows of these lengths may be in the batch together."""
@@ -131,6 +141,11 @@ class Allowance(msgspec.Struct, frozen=True):
     def admits(self, lengths: list[int]) -> bool:
         """As :meth:`holds`, with room for each to grow by one step of the cache."""
         return self.holds([length + KV_STEP_TOKENS for length in lengths])
+
+    def left_bytes(self, lengths: list[int]) -> int:
+        """What rows of these lengths leave of ``kv_bytes``."""
+        used_tokens = len(lengths) * _padded(max(lengths, default=0))
+        return self.kv_bytes - min(used_tokens, self.kv_tokens) * self.kv_bytes // self.kv_tokens
 
 
 def _padded(length: int) -> int:
@@ -220,6 +235,7 @@ class Rows:
                 if emission is not None:
                     emissions.append(emission)
         self._put_back()
+        self._make_room()
         return emissions
 
     def close(self) -> None:
@@ -247,6 +263,7 @@ class Rows:
                 emissions.append(self._failure(row, _fault("starting the request", error)))
             else:
                 self._running[row.uid] = row
+        self._make_room()
         return emissions
 
     def _result(self, row: Row, result: Token | RowFailed) -> Emission | None:
@@ -266,7 +283,7 @@ class Rows:
                 piece = row.output.feed(token.token, token.scores)
             ended = token.finish is not None or row.output.ended
             if ended:
-                piece += row.output.finish()
+                piece += row.output.finish(cut=token.finish == "length")
         except Exception as error:
             log.exception("request.failed", request=row.request_id)
             self._leave(row, token)
@@ -294,6 +311,10 @@ class Rows:
             self._take_out(youngest)
             self._waiting.appendleft(youngest)
             log.info("request.put_back", request=youngest.request_id, tokens=youngest.length)
+
+    def _make_room(self) -> None:
+        lengths = [row.length for row in self._running.values()]
+        self._decoder.keep_within(self._allowance.left_bytes(lengths))
 
     def _take_out(self, row: Row) -> None:
         if row.uid is not None and self._running.pop(row.uid, None) is not None:

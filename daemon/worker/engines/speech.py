@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import mlx.core as mx
+import msgspec
 import numpy as np
 from mlx_audio.tts.utils import load_model
 
 from daemon.wire.data import Audio, Begin, Speak, WorkRequest
 from daemon.worker.engines.base import LoadRefused, Progress
 from daemon.worker.engines.conversation import invalid
+from daemon.worker.engines.encoding import Encoder, make_encoder
 from daemon.worker.engines.jobs import Job, JobEngine, JobModel
 from daemon.worker.engines.phonemes import english_phonemes
-from daemon.worker.engines.sound import to_pcm, wav_file
+from daemon.worker.engines.sound import to_pcm
 from daemon.worker.engines.weights import read_weights
 
 PHONEMES_MAX: Final = 510
@@ -68,7 +70,9 @@ class _Kokoro(JobModel):
         self._check(request)
         style = self._style(request.voice)
         pieces = cut_phonemes(self._phonemes(request.text))
-        return Job(sum(map(len, pieces)), lambda _job: self._run(request, style, pieces))
+        encoder = make_encoder(request.format, int(self._model.sample_rate))
+        spoken = _Spoken(style, pieces, request.speed, encoder)
+        return Job(sum(map(len, pieces)), lambda _job: self._run(spoken))
 
     def _check(self, request: Speak) -> None:
         if not request.text.strip():
@@ -79,10 +83,6 @@ class _Kokoro(JobModel):
             raise invalid(f"speed must be between {SPEED_MIN} and {SPEED_MAX:g}", "speed")
         if request.instructions is not None:
             raise invalid(f'"{self._name}" takes no instructions; leave them out', "instructions")
-        if request.format not in {"wav", "pcm"}:
-            raise invalid(
-                f'sound cannot be given as {request.format} yet; ask for "wav" or "pcm"', "format"
-            )
 
     def _style(self, voice: str) -> Any:
         """The voice's styles ``[lengths, 1, width]``, read once."""
@@ -108,20 +108,24 @@ class _Kokoro(JobModel):
             raise invalid("there is nothing to speak in this text", "text")
         return spoken
 
-    def _run(self, request: Speak, style: Any, pieces: list[str]) -> Iterator[Audio | None]:
-        """PCM goes out as it is spoken; a WAV's header says how long it is, so that waits."""
-        spoken: list[bytes] = []
-        for phonemes in pieces:
-            reference = style[min(len(phonemes), len(style)) - 1]
-            output = self._model(phonemes, reference, request.speed, return_output=True)
+    def _run(self, spoken: "_Spoken") -> Iterator[Audio | None]:
+        """Sound goes out as it is spoken, as far as its format lets it."""
+        for phonemes in spoken.pieces:
+            reference = spoken.style[min(len(phonemes), len(spoken.style)) - 1]
+            output = self._model(phonemes, reference, spoken.speed, return_output=True)
             pcm = to_pcm(np.array(output.audio.astype(mx.float32)).ravel())
-            if request.format == "pcm":
-                yield from _frames(pcm)
-            else:
-                spoken.append(pcm)
-                yield None
-        if spoken:
-            yield from _frames(wav_file(b"".join(spoken), int(self._model.sample_rate)))
+            data = spoken.encoder.add(pcm)
+            yield from _frames(data) if data else (None,)
+        yield from _frames(spoken.encoder.end())
+
+
+class _Spoken(msgspec.Struct, frozen=True):
+    """What is spoken: phonemes in pieces, the voice's styles, and the file that it becomes."""
+
+    style: Any
+    pieces: list[str]
+    speed: float
+    encoder: Encoder
 
 
 def _frames(data: bytes) -> Iterator[Audio]:

@@ -76,7 +76,7 @@ class _TextGenerator(Generator):
         self._tokenizer = tokenizer
         self._context_tokens = context_tokens
         self._vocabulary = Vocabulary(tokenizer, vocabulary(config, len(tokenizer)))
-        self._prefix_bytes = begin.cache_bytes_max
+        self._prefix_bytes = begin.kv_bytes
         self._finds_cuts = how_to_keep(make_prompt_cache(model)) == "checkpoints"
         self._defaults = read_json(Path(begin.path) / "generation_config.json") or {}
 

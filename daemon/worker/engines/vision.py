@@ -65,17 +65,19 @@ class VisionEngine(GeneratingEngine):
             eos_token_ids=getattr(model.config, "eos_token_id", None),
         )
         read_weights(model, progress)
-        _remember_pictures(model, begin.cache_bytes_max)
-        return _VisionGenerator(begin, model, processor, tokenizer, config, context_tokens)
+        memo = _remember_pictures(model, begin.kv_bytes)
+        return _VisionGenerator(begin, model, processor, tokenizer, config, context_tokens, memo)
 
 
-def _remember_pictures(model: Any, bytes_max: int) -> None:
+def _remember_pictures(model: Any, bytes_max: int) -> TowerMemo | None:
     """Keep what the vision tower computes, under whichever name the model has one."""
     for name in ("vision_tower", "vision_model", "visual"):
         tower = getattr(model, name, None)
         if tower is not None and bytes_max > 0:
-            setattr(model, name, TowerMemo(tower, bytes_max))
-            return
+            memo = TowerMemo(tower, bytes_max)
+            setattr(model, name, memo)
+            return memo
+    return None
 
 
 class _VisionGenerator(Generator):
@@ -89,7 +91,9 @@ class _VisionGenerator(Generator):
         tokenizer: Any,
         config: dict[str, Any],
         context_tokens: int,
+        memo: TowerMemo | None,
     ) -> None:
+        self._memo = memo
         self._name = begin.name
         self._rows_max = max(1, begin.rows_max)
         self._model = model
@@ -134,7 +138,7 @@ class _VisionGenerator(Generator):
         return len(self._prompt(asked)[0])
 
     def make_decoder(self) -> "_VisionDecoder":
-        return _VisionDecoder(self._model, self._processor, self._rows_max)
+        return _VisionDecoder(self._model, self._processor, self._rows_max, self._memo)
 
     def _prompt(self, request: Generate) -> tuple[list[int], dict[str, Any]]:
         """The prompt's tokens and, if it has pictures, their tensors."""
@@ -221,8 +225,11 @@ class _VisionDecoder:
     draws its token in a logits processor, which is per row (:func:`forcing`).
     """
 
-    def __init__(self, model: Any, processor: Any, rows_max: int) -> None:
+    def __init__(
+        self, model: Any, processor: Any, rows_max: int, memo: TowerMemo | None
+    ) -> None:
         self._model = model
+        self._memo = memo
         self._line: deque[tuple[int, Row]] = deque()
         self._uids = 0
         self._inner: dict[int, int] = {}
@@ -268,6 +275,10 @@ class _VisionDecoder:
                 results.append(RowFailed(uid, error))
         _, responses = self._generator.next()
         return results + [self._token(response) for response in responses]
+
+    def keep_within(self, bytes_max: int) -> None:
+        if self._memo is not None:
+            self._memo.trim(bytes_max)
 
     def close(self) -> None:
         self._generator.close()

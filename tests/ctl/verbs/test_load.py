@@ -11,6 +11,7 @@ from ctl.verbs.load import Target, target_of
 from daemon.wire import control as c
 from daemon.wire.errors import Code, Fault, MlxdError
 from tests.ctl.conftest import Ctl
+from tests.ctl.test_estimate import told
 from tests.fakes.control import Asked, Part, open_scripted_control, says
 
 LOADED = c.Loaded(id=0, model="tiny", worker="w1", load_ms=840, measured_bytes=1_100_000_000)
@@ -210,11 +211,32 @@ async def test_unload_of_a_model_in_use(mlxctl: Ctl) -> None:
 async def test_a_load_that_never_expires(mlxctl: Ctl) -> None:
     script: dict[type[c.Request], Part] = {
         c.LoadModel: says(c.Loaded(id=0, model="tiny", worker="w", load_ms=1, measured_bytes=1)),
-        c.SetTtl: says(c.Ok(id=0)),
     }
     async with open_scripted_control(mlxctl.socket, script) as daemon:
         ended = await mlxctl("load", "fast", "--ttl", "never")
 
     assert ended.code == 0, ended.err
-    assert daemon.only(c.LoadModel).ttl_s is None
-    assert (daemon.only(c.SetTtl).model, daemon.only(c.SetTtl).ttl_s) == ("tiny", None)
+    assert daemon.only(c.LoadModel).ttl_s == "never"
+
+
+@pytest.mark.anyio
+async def test_an_estimate_asks_and_loads_nothing(mlxctl: Ctl) -> None:
+    fault = Fault(code=Code.OVER_BUDGET, message="big needs 90 GB")
+
+    async def answer(asked: Asked) -> None:
+        assert isinstance(asked.request, c.EstimateLoad)
+        refused = told(verdict="refused", fault=fault)
+        await asked.answer(told() if asked.request.over_budget else refused)
+
+    async with open_scripted_control(mlxctl.socket, {c.EstimateLoad: answer}) as daemon:
+        refused = await mlxctl("load", "big", "--estimate", "--json")
+        folder = await mlxctl("load", "/", "--name", "root", "--estimate", "--over-budget")
+
+    assert (refused.code, refused.err) == (5, "")
+    shape = json.loads(refused.out)
+    assert (shape["v"], shape["verdict"], shape["fault"]["code"]) == (1, "refused", "over_budget")
+    assert (folder.code, folder.err) == (0, "")
+    assert "It fits: it would be loaded at once.\n" in folder.out
+    asked = [(r.model, r.path) for r in daemon.requests if isinstance(r, c.EstimateLoad)]
+    assert asked == [("big", None), ("root", "/")]
+    assert len(daemon.requests) == 2

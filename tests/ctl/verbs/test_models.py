@@ -20,8 +20,10 @@ async def test_a_pipe_gets_plain_text(mlxctl: Ctl) -> None:
 
     assert (ended.code, ended.err) == (0, "")
     assert ended.out == (
-        "NAME          KIND       SIZE  CONTEXT  STATE  SOURCE\n"
-        "mlxd/glimpse  vision  6.54 MB    2,048  -      bundled\n"
+        "NAME          KIND       SIZE  QUANT  CONTEXT  CAN    FITS\n"
+        "mlxd/glimpse  vision  6.54 MB  4-bit    2,048  tools  now\n"
+        "\n"
+        "1 model on disk, 6.54 MB of weights\n"
     )
 
 
@@ -37,13 +39,17 @@ async def test_json_has_the_documented_shape(mlxctl: Ctl) -> None:
                 "path": "/models/glimpse",
                 "source": "bundled",
                 "kind": "vision",
-                "capabilities": ["text", "vision"],
+                "capabilities": ["text", "vision", "tools"],
                 "weights_bytes": 6_540_000,
                 "context_tokens": 2048,
                 "state": None,
                 "created_at_ms": 1_790_000_000_000,
                 "problem": None,
                 "targets": [],
+                "quantization": "4-bit",
+                "claim_bytes": 300_000_000,
+                "fits": "now",
+                "fit_note": None,
             }
         ],
     }

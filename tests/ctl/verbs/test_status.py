@@ -32,8 +32,8 @@ async def test_a_pipe_gets_plain_text(mlxctl: Ctl, verb: str) -> None:
         "mlxd 0.1.0, up 3h 12m, pid 812, home /home/ada/.mlxd\n"
         "Memory: 1.20 GB of 24.0 GB (5 %), 22.8 GB free\n"
         "\n"
-        "NAME          STATE     SIZE  CONTEXT  LEASES  RUNNING  UNTIL\n"
-        "mlxd/glimpse  idle   1.20 GB    2,048       0        0  in 5m\n"
+        "NAME          STATE     SIZE  CONTEXT  LEASES  TOK/S  UNTIL\n"
+        "mlxd/glimpse  idle   1.20 GB    2,048       0      -  in 5m\n"
     )
     assert [hello.client for hello in daemon.hellos] == ["mlxctl"]
 
@@ -46,7 +46,7 @@ async def test_json_has_the_documented_shape(mlxctl: Ctl) -> None:
     assert list(shape) == [
         *("v", "version", "pid", "generation", "started_at_ms", "now_ms", "seq"),
         *("budget_bytes", "committed_bytes", "memory_total_bytes", "rss_bytes", "home"),
-        *("read_only", "stopping", "warnings", "models", "queue"),
+        *("read_only", "stopping", "pressure", "safe_mode", "warnings", "models", "queue"),
     ]
     assert shape["v"] == 1
     assert shape["models"][0] == {
@@ -67,6 +67,7 @@ async def test_json_has_the_documented_shape(mlxctl: Ctl) -> None:
         "loaded_at_ms": 1_789_999_940_000,
         "last_used_at_ms": 1_789_999_970_000,
         "expires_at_ms": 1_790_000_300_000,
+        "tokens_per_s": 0.0,
     }
 
 
@@ -150,8 +151,8 @@ async def test_the_past_needs_no_daemon(mlxctl: Ctl) -> None:
         f"mlxd 0.1.0, up 20.0 s, pid 812, home {mlxctl.home}\n"
         "Memory: 4.00 GB of 10.0 GB (40 %), 6.00 GB free\n"
         "\n"
-        "NAME  STATE     SIZE  CONTEXT  LEASES  RUNNING  UNTIL\n"
-        "a     idle   4.00 GB    4,096       0        0  in 1m\n"
+        "NAME  STATE     SIZE  CONTEXT  LEASES  TOK/S  UNTIL\n"
+        "a     idle   4.00 GB    4,096       0      -  in 1m\n"
         "\n"
         "The log holds no leases, running requests or waiters: they are not shown.\n"
     )

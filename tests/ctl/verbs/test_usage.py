@@ -31,10 +31,11 @@ async def test_all_and_since(mlxctl: Ctl) -> None:
 
     assert (everything.code, everything.err) == (0, "")
     assert everything.out == (
-        "DAY         MODEL  REQUESTS  READ  WRITTEN   BUSY\n"
-        "2026-09-21  tiny          3    14       10  1.8 s\n"
+        "DAY         MODEL  REQUESTS  READ  WRITTEN   BUSY  WAITED  LONGEST WAIT\n"
+        "2026-09-21  tiny          3    14       10  1.8 s       0             -\n"
     )
-    counts = {"requests": 2, "prompt_tokens": 7, "completion_tokens": 5, "busy_ms": 900}
+    waits = {"waited": 0, "waited_ms": 0, "waited_max_ms": 0}
+    counts = {"requests": 2, "prompt_tokens": 7, "completion_tokens": 5, "busy_ms": 900, **waits}
     assert json.loads(lately.out) == {
         "v": 1,
         "since_at_ms": NOW_MS + 2_000 - 3_600_000,

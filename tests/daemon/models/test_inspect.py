@@ -59,6 +59,15 @@ def test_quantized_weights_count_as_packed_and_cache_by_the_scales(tmp_path: Pat
     assert found.kv_token_bytes == (32 + 16) * 4
     assert found.quantization is not None
     assert (found.quantization.bits, found.quantization.group_size) == (4, 32)
+    assert found.precision == "4-bit"
+
+
+def test_how_weights_are_stored_is_said_as_people_say_it(tmp_path: Path) -> None:
+    tensors = {"norm.weight": ("F32", (10,)), "model.embed_tokens.weight": ("BF16", (10, 8))}
+    plain = inspect_folder(write_folder(tmp_path / "plain", LLAMA, tensors))
+    config = LLAMA | {"quantization": {"bits": 4, "group_size": 32, "mode": "mxfp4"}}
+    packed = inspect_folder(write_folder(tmp_path / "packed", config, tensors))
+    assert (plain.precision, packed.precision) == ("bf16", "mxfp4")
 
 
 def test_names_decide_nothing(tmp_path: Path) -> None:

@@ -2,19 +2,23 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from daemon.pool import messages as m
+from daemon.pool.estimate import TICKET, estimate
 from daemon.pool.state import Busy, Draining, Idle, Loading, Stopping
+from tests.daemon.pool.estimates import check_estimate
 from tests.daemon.pool.world import GB, World, option
 
 MODEL = st.integers(0, 4)
 TIME_MS = st.sampled_from((0, 1, 900, 5_000, 11_000, 31_000, 61_000, 125_000, 700_000))
 SIZE = st.sampled_from((-5, 0, 1 * GB, 3 * GB, 6 * GB, 50 * GB))
-TTL_MS = st.sampled_from((None, None, 0, 3_000, 60_000))
+TTL_MS = st.sampled_from((None, None, 0, 3_000, 60_000, "never"))
+PRIORITY = st.sampled_from((0, 0, 0, -10, 3, 10))
 INDEX = st.integers(0, 30)
 COUNT = st.integers(-2, 3)
 
@@ -45,29 +49,39 @@ class PoolMachine(RuleBasedStateMachine):
 
     # --- clients ------------------------------------------------------------------------
 
-    @rule(models=st.lists(MODEL, min_size=1, max_size=3), wait_ms=TIME_MS, ttl_ms=TTL_MS)
-    def acquire(self, models: list[int], wait_ms: int, ttl_ms: int | None) -> None:
+    @rule(
+        models=st.lists(MODEL, min_size=1, max_size=3),
+        wait_ms=TIME_MS,
+        ttl_ms=TTL_MS,
+        priority=PRIORITY,
+    )
+    def acquire(self, models: list[int], wait_ms: int, ttl_ms: m.AskedIdle, priority: int) -> None:
         acquire = m.Acquire(
             ticket=self.world.ticket(),
             client=f"app{models[0]}",
             options=tuple(option(number) for number in models),
             deadline_at_ms=self.world.now_ms + wait_ms,
             ttl_ms=ttl_ms,
+            priority=priority,
         )
         self.world.do(acquire)
 
-    @rule(model=MODEL, terms=st.integers(0, 15), ttl_ms=TTL_MS)
-    def load(self, model: int, terms: int, ttl_ms: int | None) -> None:
+    @rule(models=st.lists(MODEL, min_size=1, max_size=2), terms=st.integers(0, 15), ttl_ms=TTL_MS)
+    def load(self, models: list[int], terms: int, ttl_ms: m.AskedIdle) -> None:
         load = m.Load(
             ticket=self.world.ticket(),
             client="mlxctl",
-            options=(option(model, files=3 if terms & 8 else 1),),
+            options=tuple(option(number, files=3 if terms & 8 else 1) for number in models),
             pin=bool(terms & 1),
             over_budget=bool(terms & 2),
             deadline_at_ms=self.world.now_ms + 20_000 if terms & 4 else None,
             ttl_ms=ttl_ms,
         )
-        self.world.do(load)
+        told = estimate(
+            self.world.pool, msgspec.structs.replace(load, ticket=TICKET), self.world.now_ms
+        )
+        holds = set(self.world.pool.slots)
+        check_estimate(told, load, holds, self.world.do(load))
 
     @rule(index=INDEX, evict=st.booleans())
     def unload_what_is_there(self, index: int, evict: bool) -> None:
@@ -79,13 +93,13 @@ class PoolMachine(RuleBasedStateMachine):
             self.world.do(kind(ticket=ticket, client="mlxctl", key=model.key, name=model.name))
 
     @rule(verb=st.integers(0, 6), model=MODEL, ttl_ms=TTL_MS)
-    def verb(self, verb: int, model: int, ttl_ms: int | None) -> None:
+    def verb(self, verb: int, model: int, ttl_ms: m.AskedIdle) -> None:
         kinds: tuple[Any, ...] = (
             m.Unload, m.Evict, m.Pin, m.Unpin, m.Unquarantine, m.SetTtl, m.ClearSafeMode,
         )  # fmt: skip
         named: dict[str, Any] = {"key": f"/m{model}", "name": f"m{model}"}
         if verb == 5:
-            named["ttl_ms"] = ttl_ms
+            named["ttl_ms"] = None if ttl_ms == "never" else ttl_ms
         if verb == 6:
             named = {}
         self.world.do(kinds[verb](ticket=self.world.ticket(), client="mlxctl", **named))

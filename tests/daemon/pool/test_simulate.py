@@ -4,7 +4,8 @@ import pytest
 
 from daemon.pool import messages as m
 from daemon.pool.demand import Demand, Load, Subject
-from daemon.pool.simulate import Outcome, Rules, Simulation, Waits
+from daemon.pool.shapes import Waits
+from daemon.pool.simulate import Outcome, Rules, Simulation
 
 GB = 10**9
 MINUTE_MS = 60_000

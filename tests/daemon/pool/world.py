@@ -1,5 +1,6 @@
 """A pool under test with an observer that keeps its own books and believes no helper of ours."""
 
+import itertools
 from collections.abc import Iterable
 
 import msgspec
@@ -81,7 +82,7 @@ class World:
         self.tickets.add(self.tickets_used)
         return self.tickets_used
 
-    def do(self, command: m.AnyCommand) -> None:
+    def do(self, command: m.AnyCommand) -> tuple[m.Event, ...]:
         if isinstance(command, m.Withdraw):
             self.tickets -= set(command.tickets)  # nothing is owed to them any more
         if isinstance(command, m.ReportDrained):
@@ -92,6 +93,7 @@ class World:
         for event in events:
             self._believe(event)
         self.check()
+        return events
 
     def _believe(self, event: m.Event) -> None:
         self.was = {slot.tenant.worker: slot for slot in self.pool.slots.values()}
@@ -223,6 +225,9 @@ class World:
             slot = pool.slots.get(waiter.option.model.key)
             assert not isinstance(slot, Idle | Busy), "a resident model was waited for"
             assert waiter.deadline_at_ms is None or waiter.deadline_at_ms > self.now_ms
+        for before, after in itertools.pairwise(pool.waiters):
+            sooner_ms = 3_000 * (after.priority - before.priority)
+            assert before.since_ms <= after.since_ms - sooner_ms, "out of turn"
         for asker in pool.unload_waiters:
             slot = pool.slot_of(asker.worker)
             assert isinstance(slot, Draining | Stopping), "an unloading that nobody does"

@@ -12,12 +12,13 @@ import anyio.lowlevel
 import msgspec
 import pytest
 
-from daemon.app import AlreadyRunning, Daemon
+from daemon.app import Daemon
 from daemon.server import listener
 from daemon.wire import control as c
 from daemon.wire.client import Control, open_control
 from daemon.wire.errors import Code, MlxdError
 from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX
+from daemon.wire.locks import AlreadyRunning
 from daemon.wire.paths import Home
 from daemon.wire.streams import FrameStream, connect_unix
 from tests.daemon.running import Asker, fake_model, running_daemon, temporary_home
@@ -203,6 +204,35 @@ async def test_names_that_are_paths_are_refused() -> None:
         assert caught.value.code is Code.NOT_FOUND
         with pytest.raises(MlxdError, match="ttl_s"):
             await control.load("mlxd/glimpse", ttl_s=-3)
+
+
+async def test_an_estimate_changes_nothing_and_registers_no_name() -> None:
+    async with daemon_at_home() as (home, daemon), client(home) as control:
+        before, seq = daemon.kernel.pool, daemon.kernel.seq
+        known = await control.estimate("mlxd/glimpse")
+        folder = (await control.models()).models[0].path
+        new = await control.estimate("mine", path=folder)
+
+        assert (known.verdict, new.verdict) == ("loads", "loads")
+        assert known.weights_bytes + known.overhead_bytes + known.kv_bytes == known.claim_bytes
+        assert (new.model, new.claim_bytes) == ("mine", known.claim_bytes)
+        assert daemon.kernel.pool == before
+        assert daemon.kernel.seq == seq
+        with pytest.raises(MlxdError) as caught:
+            await control.estimate("mine")
+        assert caught.value.code is Code.NOT_FOUND
+        with pytest.raises(MlxdError, match="absolute path"):
+            await control.estimate("mine", path="relative")
+
+
+async def test_a_priority_out_of_bounds_is_refused() -> None:
+    async with daemon_at_home() as (home, _), client(home) as control:
+        for priority in (-11, 11):
+            with pytest.raises(MlxdError) as caught:
+                await control.acquire("mlxd/glimpse", priority=priority)
+            assert (caught.value.code, caught.value.fault.field) == (
+                Code.INVALID_REQUEST, "priority",
+            )  # fmt: skip
 
 
 async def test_a_second_daemon_is_kept_out() -> None:

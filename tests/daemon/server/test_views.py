@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from daemon.pool.state import Limits, Pool, Residue
+from daemon.pool.state import Limits, Pool, Residue, Spare
 from daemon.server.views import Facts, status_view
 from daemon.wire.control import StatusView
 
@@ -18,6 +18,11 @@ def test_a_pool_that_is_well_says_nothing() -> None:
     shown = view(POOL)
     assert shown.warnings == ()
     assert (shown.seq, shown.budget_bytes, shown.stopping) == (7, 10**10, False)
+
+
+def test_a_spare_is_counted() -> None:
+    shown = view(replace(POOL, spare=Spare(name="s1")))
+    assert shown.spare_bytes == shown.committed_bytes == 112 << 20
 
 
 def test_what_is_not_well_is_said_with_what_follows() -> None:

@@ -60,7 +60,10 @@ def kind_of(kind: inspect.Type) -> str:
     """A type in a reader's words."""
     match kind:
         case inspect.UnionType():
-            return kind_of(kind.types[0])
+            kinds = [one for one in kind.types if not isinstance(one, inspect.NoneType)]
+            return ", or ".join(kind_of(one) for one in kinds)
+        case inspect.LiteralType():
+            return ", ".join(f'"{value}"' for value in kind.values)
         case inspect.Metadata():
             unit = (kind.extra or {}).get("unit")
             return {"bytes": "size", "seconds": "time"}.get(str(unit), kind_of(kind.type))

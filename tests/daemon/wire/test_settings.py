@@ -71,6 +71,7 @@ def test_every_key() -> None:
     sync = false
     [worker]
     env = {LD_PRELOAD = "/x.so"}
+    spare = true
     [safety]
     crashes_max = 2
     unclean_starts_max = 9
@@ -88,7 +89,7 @@ def test_every_key() -> None:
                  "allowed_hosts": ["box.local"], "allowed_origins": ["https://chat.example.org"],
                  "body_bytes_max": 10_000_000},
         "log": {"sync": False},
-        "worker": {"env": {"LD_PRELOAD": "/x.so"}},
+        "worker": {"env": {"LD_PRELOAD": "/x.so"}, "spare": True},
         "safety": {"crashes_max": 2, "unclean_starts_max": 9, "window_s": 3600.0},
     }  # fmt: skip
     assert settings.model("org/a").pin
@@ -148,6 +149,7 @@ def test_a_syntax_error_names_file_and_line(text: str, line: int, reason: str) -
         ('[http]\nallowed_origins = ["https://*"]', "http.allowed_origins[0]", 2, "an origin"),
         ("[worker.env]\nA = 1", "worker.env.A", 2, "expected `str`"),
         ('[worker]\nenv = {"A B" = "x"}', 'worker.env."A B"', 2, "environment variable"),
+        ('[worker]\nspare = "yes"', "worker.spare", 2, "yes"),
         ("[safety]\ncrashes_max = 0", "safety.crashes_max", 2, ">= 1"),
     ],
 )

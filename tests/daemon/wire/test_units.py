@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from daemon.wire.errors import Code, MlxdError
 from daemon.wire.units import (
+    counted,
     format_age_ms,
     format_bytes,
     format_duration_ms,
@@ -157,3 +158,12 @@ def test_durations_for_people(duration_ms: int, text: str) -> None:
 def test_moments_for_people(at_ms: int | None, age: str, until: str) -> None:
     assert format_age_ms(at_ms, 100_000) == age
     assert format_until_ms(at_ms, 100_000) == until
+
+
+def test_counted() -> None:
+    assert [counted(n, "request") for n in (0, 1, 1200)] == [
+        "0 requests",
+        "1 request",
+        "1,200 requests",
+    ]
+    assert counted(2, "entry", "entries") == "2 entries"

@@ -195,6 +195,7 @@ def begin(folder: Path, kind: str = "fake", **changes: Any) -> Begin:
         kind=kind,
         weights_bytes=1 << 20,
         kv_tokens=100_000,
+        kv_bytes=16 << 20,
         context_tokens=10_000,
         rows_max=8,
         cache_bytes_max=16 << 20,

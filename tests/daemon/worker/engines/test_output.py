@@ -60,8 +60,23 @@ def test_identical_parallel_calls_stay_separate() -> None:
         ToolCall(id="call_x_1", name="f", arguments=arguments),
         ToolCall(id="call_x_2", name="f", arguments=arguments),
     )
-    assert piece.text == "Let me see.\n"
+    assert piece.text == "Let me see."
     assert output.called
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\n\n" + "C", ""),
+        ("C\n\nC\n", ""),
+        ("C\n\nDone.", "\n\nDone."),
+        (" \n<tool_call>no call</tool_call>", " \n<tool_call>no call</tool_call>"),
+        ("\n \n", "\n \n"),
+        ("\nyes \n", "\nyes \n"),
+    ],
+)
+def test_blanks_that_only_part_calls_are_no_text(text: str, expected: str) -> None:
+    assert run(text.replace("C", call("f")))[0].text == expected
 
 
 @pytest.mark.parametrize(
@@ -77,6 +92,18 @@ def test_what_is_no_call_is_given_out_as_the_model_wrote_it(broken: str) -> None
     piece, output = run("a " + broken)
     assert (piece.text, piece.tool_calls) == ("a " + broken, ())
     assert not output.called
+
+
+def test_a_call_that_was_cut_off_is_none_though_it_could_be_read() -> None:
+    """A lenient parser would make a call of what came before max_tokens ended it."""
+    for cut, calls in ((True, 0), (False, 1)):
+        reader = ToolReader(lambda text, _: {"name": text}, TOOL, [], "call_x")
+        output = TextOutput(Letters(), Splitter(Markers(tool=TOOL), ()), reader)
+        piece = Piece()
+        for character in "<tool_call>half":
+            piece += output.feed(ord(character))
+        piece += output.finish(cut=cut)
+        assert (len(piece.tool_calls), piece.text) == (calls, "<tool_call>half" if cut else "")
 
 
 def test_without_tools_markup_is_text() -> None:

@@ -85,6 +85,19 @@ def test_what_was_not_used_for_longest_goes_first() -> None:
     assert store.nbytes == 30 * TOKEN_BYTES
 
 
+def test_trimming_leaves_what_was_used_last() -> None:
+    for store in (tree(), Checkpoints(1 << 20)):
+        for n in range(4):
+            keep(store, [n] * 10)
+        check(store, [0] * 11)
+        store.trim(25 * TOKEN_BYTES)
+        assert [check(store, [*[n] * 10, 77]) for n in range(4)] == [10, 0, 0, 10]
+        store.trim(0)
+        assert store.nbytes == check(store, [0] * 11) == 0
+        keep(store, [1] * 10)
+        assert check(store, [1] * 11) == 10, "its own bound is what it was"
+
+
 def test_a_stretch_that_others_go_on_from_outlives_them() -> None:
     store = tree(bytes_max=25 * TOKEN_BYTES)
     system = [9] * 10

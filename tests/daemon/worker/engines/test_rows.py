@@ -1,10 +1,12 @@
 """The allowance and the line; how rows live is in the engine contract."""
 
+from typing import Literal
+
 import pytest
 
-from daemon.wire.data import Generate
+from daemon.wire.data import Delta, Done, Generate
 from daemon.wire.errors import Code, MlxdError
-from daemon.worker.engines.output import TextOutput
+from daemon.worker.engines.output import TextOutput, ToolReader
 from daemon.worker.engines.rows import WAITING_MAX, Allowance, Row, Rows, Token
 from daemon.worker.engines.splitting import Markers, Splitter
 
@@ -29,6 +31,14 @@ def test_rows_times_the_longest(lengths: list[int], *, holds: bool, admits: bool
     assert allowance.admits(lengths) is admits
 
 
+@pytest.mark.parametrize(
+    ("lengths", "left"),
+    [([], 2048), ([1], 1536), ([256, 257], 0), ([256, 200], 1024), ([5000], 0)],
+)
+def test_what_rows_leave_of_the_allowance(lengths: list[int], left: int) -> None:
+    assert Allowance(kv_tokens=1024, rows_max=3, kv_bytes=2048).left_bytes(lengths) == left
+
+
 class NoDecoder:
     """A decoder for rows that never get to run."""
 
@@ -43,6 +53,9 @@ class NoDecoder:
 
     def next(self) -> list[Token]:
         raise NotImplementedError
+
+    def keep_within(self, bytes_max: int) -> None:
+        """Nothing is kept."""
 
     def close(self) -> None:
         """Nothing to free."""
@@ -82,3 +95,49 @@ def test_a_row_that_cannot_be_inserted_fails_alone() -> None:
     assert emission.usage is not None
     assert emission.frames[0].fault.code is Code.WORKER_FAILED  # type: ignore[union-attr]
     assert not rows.busy
+
+
+class Script(NoDecoder):
+    """A decoder that writes one text, a letter a step, and then ends the row as it is told."""
+
+    def __init__(self, text: str, finish: Literal["stop", "length"]) -> None:
+        self._text = list(text)
+        self._finish = finish
+
+    def insert(self, row: Row) -> int:
+        return 1
+
+    def next(self) -> list[Token]:
+        letter = self._text.pop(0)
+        return [Token(1, ord(letter), None if self._text else self._finish)]
+
+
+class Letters(NoText):
+    """A detokenizer whose tokens are letters."""
+
+    def add_token(self, token: int) -> None:
+        self.last_segment = chr(token)
+
+    def finalize(self) -> None:
+        self.last_segment = ""
+
+
+@pytest.mark.parametrize(("finish", "reason"), [("length", "length"), ("stop", "tool_calls")])
+def test_max_tokens_within_a_call_make_no_call(
+    finish: Literal["stop", "length"], reason: str
+) -> None:
+    """Else a lenient parser's half of the arguments would be carried out by somebody."""
+    markers = ("<c>", "</c>")
+    reader = ToolReader(lambda text, _: {"name": text}, markers, [], "call")
+    output = TextOutput(Letters(), Splitter(Markers(tool=markers), ()), reader)
+    rows = Rows(
+        lambda _request: Row(prompt=[1], tokens_max=9, output=output),
+        lambda: Script("<c>rm.", finish),
+        Allowance(1024, 1),
+    )
+    rows.submit(1, REQUEST)
+    frames = [frame for _ in range(6) for emission in rows.step() for frame in emission.frames]
+    assert isinstance(frames[-1], Done)
+    assert frames[-1].finish_reason == reason
+    calls = [call for frame in frames if isinstance(frame, Delta) for call in frame.tool_calls]
+    assert len(calls) == (reason == "tool_calls")

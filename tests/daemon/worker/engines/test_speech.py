@@ -88,7 +88,6 @@ def test_what_is_spoken_is_understood(kokoro: JobBench) -> None:
         ({"speed": 9.0}, "speed"),
         ({"text": "  "}, "text"),
         ({"text": "/€/"}, "text"),
-        ({"format": "mp3"}, "format"),
         ({"instructions": "softly"}, "instructions"),
     ],
 )

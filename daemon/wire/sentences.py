@@ -7,8 +7,7 @@ they are: nothing is hidden, and nothing fails.
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from ctl.blocks import counted
-from daemon.wire.units import format_bytes, format_duration_ms
+from daemon.wire.units import counted, format_bytes, format_duration_ms
 
 Fields = Mapping[str, Any]
 Sentence = Callable[[Fields], str]
@@ -199,8 +198,15 @@ def _usage_recorded(e: Fields) -> str:
     return (
         f"{counted(e['requests'], 'request')}: {e['prompt_tokens']:,} tokens read, "
         f"{e['completion_tokens']:,} written, busy {format_duration_ms(e['busy_ms'])} "
-        f"of {format_duration_ms(e['window_ms'])}"
+        f"of {format_duration_ms(e['window_ms'])}{_waited(e.get('waits'))}"
     )
+
+
+def _waited(waits: dict[str, int] | None) -> str:
+    if not waits or not waits["requests"]:
+        return ""
+    longest = format_duration_ms(waits["longest_ms"])
+    return f"; {counted(waits['requests'], 'request')} waited, {longest} at most"
 
 
 def _safe_mode_entered(e: Fields) -> str:
@@ -229,6 +235,7 @@ SENTENCES: Final[dict[str, Sentence]] = {
     "model.pinned": lambda _: "pinned: never evicted, never expired",
     "model.unpinned": lambda _: "no longer pinned",
     "model.ttl_changed": _ttl_changed,
+    "model.kept": lambda _: "asked for by a person: comes back after a restart",
     "model.quarantined": _quarantined,
     "model.unquarantined": lambda _: "may be tried again",
     "request.refused": _request_refused,

@@ -1,6 +1,5 @@
-"""Records of the event log, as mlxctl reads them: loosely, so that a newer daemon's pass."""
+"""Records of the event log, as clients read them: loosely, so that a newer daemon's pass."""
 
-from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
@@ -42,6 +41,10 @@ class ModelNames:
             if isinstance(worker, str) and name:
                 self._of_worker[worker] = name
 
+    def learn_workers(self, known: dict[str, str]) -> None:
+        """Take in which model each of some workers has."""
+        self._of_worker.update(known)
+
     def name(self, event: Event) -> str:
         """The model that an event is about; empty for events of the daemon itself."""
         return _own_name(event) or self._of_worker.get(str(event.get("worker")), "")
@@ -52,32 +55,3 @@ def _own_name(event: Event) -> str:
     if isinstance(model, dict):
         model = model.get("name")
     return model if isinstance(model, str) else ""
-
-
-class Filter(msgspec.Struct, frozen=True):
-    """Which events somebody wants to see; None wants all.
-
-    Attributes:
-        type: A glob over event types, such as "load.*".
-        model: A glob over model names.
-        since_ms: Only of records that are no older.
-    """
-
-    type: str | None = None
-    model: str | None = None
-    since_ms: int | None = None
-
-    @property
-    def narrow(self) -> bool:
-        return (self.type, self.model, self.since_ms) != (None, None, None)
-
-    def events(self, record: Record, names: ModelNames) -> tuple[Event, ...]:
-        """The events of ``record`` that pass."""
-        if self.since_ms is not None and record.at_ms < self.since_ms:
-            return ()
-        return tuple(event for event in record.events if self._passes(event, names))
-
-    def _passes(self, event: Event, names: ModelNames) -> bool:
-        if self.type is not None and not fnmatchcase(str(event.get("type")), self.type):
-            return False
-        return self.model is None or fnmatchcase(names.name(event), self.model)

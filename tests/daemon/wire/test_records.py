@@ -1,9 +1,9 @@
-"""Reading records loosely, naming their models, choosing among them."""
+"""Reading records loosely, and naming their models."""
 
 import msgspec
 import pytest
 
-from ctl.record import Filter, ModelNames, read_record
+from daemon.wire.records import ModelNames, read_record
 from tests.ctl.views import LINES
 
 
@@ -28,24 +28,3 @@ def test_names_come_from_the_event_or_from_its_worker() -> None:
     assert names.name({"type": "worker.spawned", "worker": "w1"}) == "mlxd/glimpse"
     assert names.name({"type": "worker.spawned", "worker": "w0"}) == "old"
     assert names.name({"type": "daemon.started"}) == ""
-
-
-@pytest.mark.parametrize(
-    ("wanted", "seqs"),
-    [
-        (Filter(), [1, 2, 3, 4]),
-        (Filter(type="load.*"), [2, 4]),
-        (Filter(type="load.ready"), [4]),
-        (Filter(model="mlxd/glimpse"), [2, 3, 4]),
-        (Filter(model="mlxd/*", type="worker.*"), [3]),
-        (Filter(model="other"), []),
-    ],
-)
-def test_filters(wanted: Filter, seqs: list[int]) -> None:
-    names, found = ModelNames({}), []
-    for record in map(read_record, LINES):
-        names.learn(record)
-        if wanted.events(record, names):
-            found.append(record.seq)
-
-    assert found == seqs

@@ -5,8 +5,8 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from ctl.sentences import SENTENCES, cause_words, sentence
 from daemon.pool import messages as m
+from daemon.wire.sentences import SENTENCES, cause_words, sentence
 
 GLIMPSE = m.Model(
     key="k",
@@ -108,6 +108,10 @@ TOLD: list[tuple[m.DurableEvent, str]] = [
     ),
     (m.ModelUnpinned(key="k", model="g"), "no longer pinned"),
     (
+        m.ModelKept(key="k", model="g"),
+        "asked for by a person: comes back after a restart",
+    ),
+    (
         m.ModelQuarantined(key="k", model="g", failures=5, message="it crashed"),
         "not tried any more after 5 failures: it crashed",
     ),
@@ -138,6 +142,20 @@ TOLD: list[tuple[m.DurableEvent, str]] = [
             busy_ms=2100,
         ),
         "2 requests: 1,234 tokens read, 56 written, busy 2.1 s of 1m",
+    ),
+    (
+        m.UsageRecorded(
+            key="k",
+            model="g",
+            window_ms=60_000,
+            requests=2,
+            prompt_tokens=1234,
+            completion_tokens=56,
+            busy_ms=2100,
+            waits=m.Waits(requests=1, total_ms=4_000, longest_ms=4_000),
+        ),
+        "2 requests: 1,234 tokens read, 56 written, busy 2.1 s of 1m; "
+        "1 request waited, 4.0 s at most",
     ),
     (
         m.SafeModeEntered(unclean_starts=3, quarantined=("g",)),

@@ -1,0 +1,74 @@
+"""The pool after each of many records: what a slider over the event log moves through."""
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from daemon.eventlog.record import Record
+from daemon.pool import messages as m
+from daemon.pool.budget import committed_bytes
+from daemon.pool.evolve import evolve
+from daemon.pool.state import Limits, Pool
+from daemon.server.views import state_name
+from daemon.wire.control import ModelState
+
+
+class StillModel(msgspec.Struct, frozen=True, kw_only=True):
+    """One model in memory, as far as the log knows: leases and requests are not in it."""
+
+    name: str
+    worker: str
+    state: ModelState
+    claim_bytes: int
+    measured_bytes: int
+    pinned: bool
+
+
+class Still(msgspec.Struct, frozen=True, kw_only=True):
+    """One record, and the pool after it."""
+
+    seq: int
+    at_ms: int
+    cause: m.Cause
+    events: tuple[m.DurableEvent, ...]
+    budget_bytes: int
+    committed_bytes: int
+    models: tuple[StillModel, ...]
+
+
+def film(records: Iterable[Record], after: int, until: int) -> Iterator[Still]:
+    """The pool after each record from ``after`` + 1 to ``until``.
+
+    Args:
+        records: From the log's first record on.
+    """
+    pool = Pool(limits=Limits(budget_bytes=0))
+    for record in records:
+        if record.seq > until:
+            return
+        for event in record.events:
+            pool = evolve(pool, event, record.at_ms)
+        if record.seq > after:
+            yield _still(pool, record)
+
+
+def _still(pool: Pool, record: Record) -> Still:
+    return Still(
+        seq=record.seq,
+        at_ms=record.at_ms,
+        cause=record.cause,
+        events=record.events,
+        budget_bytes=pool.budget_bytes,
+        committed_bytes=committed_bytes(pool),
+        models=tuple(
+            StillModel(
+                name=slot.tenant.model.name,
+                worker=slot.tenant.worker,
+                state=state_name(slot),
+                claim_bytes=slot.tenant.claim_bytes,
+                measured_bytes=slot.tenant.measured_bytes,
+                pinned=key in pool.pins,
+            )
+            for key, slot in pool.slots.items()
+        ),
+    )

@@ -1,0 +1,54 @@
+"""The spare: one process with the libraries imported and no model, waiting for a load.
+
+Whichever load is started next takes it, so a spare is never in a load's way: the room that a
+load needs is counted without it, and what it holds is part of every claim's overhead. It is
+started only when nothing is being loaded or waited for, in room that is free, and it goes
+when that room is needed or the machine is short of memory. Its end is nobody's crash.
+"""
+
+from daemon.pool import messages as m
+from daemon.pool.budget import SPARE_BYTES, committed_bytes
+from daemon.pool.draft import Draft
+from daemon.pool.failure import back_off_ms
+from daemon.pool.state import Loading, Pool
+
+
+def keep_spare(draft: Draft) -> None:
+    """Start a spare or let it go, as things are now: called after every change."""
+    pool = draft.pool
+    held = pool.spare.name
+    if held is not None and not _may_stay(pool):
+        draft.emit(m.SpareEnded(spare=held))
+    elif held is None and _may_start(pool) and pool.spare.retry_at_ms <= draft.now_ms:
+        draft.emit(m.SpareStarted(spare=f"s{pool.spare.started + 1}"))
+
+
+def spare_ended(draft: Draft, command: m.ReportSpareEnded) -> None:
+    """A spare ended that nobody had told to: another follows, later each time."""
+    spare = draft.pool.spare
+    if spare.name == command.spare:
+        retry_at_ms = draft.now_ms + back_off_ms(spare.failures + 1, loading=True)
+        draft.emit(m.SpareEnded(spare=command.spare, why=command.why, retry_at_ms=retry_at_ms))
+
+
+def spare_due_ms(pool: Pool) -> int | None:
+    """When a spare may be started again after it ended by itself; None if it did not."""
+    if pool.spare.name is not None or not _may_start(pool):
+        return None
+    return pool.spare.retry_at_ms
+
+
+def _may_stay(pool: Pool) -> bool:
+    return (
+        pool.limits.spare
+        and pool.stopping is None
+        and pool.pressure == pool.pressure_reported.level == "normal"
+        and committed_bytes(pool) + SPARE_BYTES <= pool.budget_bytes
+    )
+
+
+def _may_start(pool: Pool) -> bool:
+    """A spare's imports take a processor for a second: they come after every load."""
+    waited_for = pool.waiters or pool.wishes
+    loading = any(isinstance(slot, Loading) for slot in pool.slots.values())
+    return pool.run is not None and not waited_for and not loading and _may_stay(pool)

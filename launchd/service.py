@@ -1,0 +1,368 @@
+"""mlxd as a service: what to do to install, run and remove it, and how it stands now.
+
+Nothing here has an effect. Every verb is a list of steps, made from what is there at that
+moment, so that asking twice does what is missing and nothing else.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from daemon.wire.errors import Code, MlxdError
+from daemon.wire.locks import holder_pid, is_held
+from daemon.wire.logs import boot_log
+from daemon.wire.paths import Home
+from daemon.wire.settings import HttpSettings
+from launchd import agents, units
+from launchd.launchctl import LaunchAgents, agents_folder
+from launchd.parts import Manager, Part
+from launchd.steps import (
+    EndHolder,
+    MakeFolder,
+    Remove,
+    RemoveIfEmpty,
+    Run,
+    Step,
+    UntilFree,
+    UntilHeld,
+    WriteFile,
+    last_lines,
+)
+from launchd.systemctl import UserUnits, units_folder
+
+LOG_LINES_SHOWN: Final = 5
+LOG_LINES_READ: Final = 100
+
+_READY: Final = ('{"event": "daemon.ready"', '{"event":"bridge.listening"')
+"""The line on standard output that each program begins with once it serves."""
+
+
+class PartState(msgspec.Struct, frozen=True, kw_only=True):
+    """How one program stands; the four states are independent of each other.
+
+    Attributes:
+        installed: Whether its files are there.
+        current: Whether they are what this version, with these settings, would write.
+        enabled: Whether it starts at login; None where that cannot be told.
+        loaded: Whether the service manager listens for it.
+        pid: Of the running program, 0 if it does not say; None if it does not run.
+        said: The last lines of its boot log, where it should run and does not.
+    """
+
+    program: str
+    name: str
+    installed: bool
+    current: bool
+    enabled: bool | None
+    loaded: bool
+    pid: int | None
+    files: tuple[str, ...]
+    boot_log: str
+    said: tuple[str, ...]
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """mlxd on one home, as the service manager of this machine runs it."""
+
+    home: Home
+    http: HttpSettings
+    manager: Manager
+    parts: tuple[Part, Part]
+    run: Run
+
+    def check(self) -> None:
+        """See whether the service manager can be asked.
+
+        Raises:
+            MlxdError: ``conflict`` with the reason, and what to do.
+        """
+        if why := self.manager.unavailable(self.run):
+            raise MlxdError(Code.CONFLICT, f"{self.manager.title} cannot be used here: {why}")
+
+    def state(self) -> tuple[PartState, ...]:
+        """How both programs stand."""
+        return tuple(self._state(part) for part in self.parts)
+
+    def install(self) -> list[Step]:
+        """From whatever is there to two running programs.
+
+        A daemon that runs outside of the service is told to end first, and so is what runs
+        on older files. Models stay in memory if ``home.handover_mark`` is held meanwhile.
+
+        Raises:
+            MlxdError: ``conflict`` if another program listens where the bridge should.
+        """
+        steps: list[Step] = [MakeFolder(f) for f in (self.home.run_dir, self.home.logs_dir)]
+        for part in self.parts:
+            steps += self._install(part)
+        return steps
+
+    def uninstall(self, *, purge: bool) -> list[Step]:
+        """Everything that :meth:`install` made; with ``purge`` all that the programs made.
+
+        Raises:
+            MlxdError: ``conflict`` if what is to be purged is in use.
+        """
+        steps: list[Step] = []
+        for part in reversed(self.parts):
+            steps += self.manager.disable(part) if _installed(part) else []
+            if self._loaded(part):
+                steps += [*self.manager.unload(part), UntilFree(part.lock)]
+            elif purge and is_held(part.lock):
+                raise MlxdError(
+                    Code.CONFLICT,
+                    f"{part.program} runs outside of the service, on the files that --purge "
+                    "removes; end it first",
+                )
+            steps += [Remove(file) for file in (*part.files, part.boot_log)]
+        return [*steps, *self.manager.forget(), *(self._purge() if purge else [])]
+
+    def start(self) -> list[Step]:
+        """Load what is not loaded, run what does not run."""
+        steps: list[Step] = [MakeFolder(self.home.run_dir)]
+        for part in self._installed_parts():
+            if self._loaded(part):
+                steps += [self.manager.start(part)]
+            else:
+                steps += [*self._take_over(part), *self.manager.load(part)]
+            steps += [self._until_it_runs(part)]
+        return steps
+
+    def stop(self) -> list[Step]:
+        """End both programs until the next start or login. Models leave memory."""
+        return [
+            step
+            for part in reversed(self._installed_parts())
+            if self._loaded(part)
+            for step in (*self.manager.unload(part), UntilFree(part.lock))
+        ]
+
+    def restart(self) -> list[Step]:
+        """Both programs anew, their sockets in place, files written again if they differ."""
+        if not all(_current(part) for part in self._installed_parts()):
+            return self.install()
+        if not all(map(self._loaded, self.parts)):
+            return self.start()
+        return [
+            step
+            for part in self.parts
+            for step in (*self.manager.restart(part), self._until_it_runs(part))
+        ]
+
+    def enable(self) -> list[Step]:
+        """Start at login."""
+        return [s for part in self._installed_parts() for s in self.manager.enable(part)]
+
+    def disable(self) -> list[Step]:
+        """Do not start at login; what runs goes on."""
+        return [s for part in self._installed_parts() for s in self.manager.disable(part)]
+
+    def _install(self, part: Part) -> list[Step]:
+        steps: list[Step] = []
+        loaded, current = self._loaded(part), _current(part)
+        if loaded and not current:
+            steps += self.manager.unload(part)
+        if not current:
+            steps += [WriteFile(path, content) for path, content in part.files.items()]
+        if not (loaded and current):
+            steps += [] if loaded else self._take_over(part)
+            steps += self.manager.load(part)
+        elif not is_held(part.lock):
+            steps += [self.manager.start(part)]
+        if self.manager.is_enabled(part, self.run) is not True:
+            steps += self.manager.enable(part)
+        return [*steps, self._until_it_runs(part)]
+
+    def _until_it_runs(self, part: Part) -> UntilHeld:
+        return UntilHeld(part.lock, part.boot_log, self.manager.start(part).argv)
+
+    def _take_over(self, part: Part) -> list[Step]:
+        """End what runs outside of the service in its place."""
+        if part is self.parts[1]:
+            self._check_address()
+        return [EndHolder(part.lock), UntilFree(part.lock)] if is_held(part.lock) else []
+
+    def _check_address(self) -> None:
+        """Nobody else may listen where the bridge should: a service manager says it badly."""
+        host = self.http.host.strip("[]")
+        try:
+            socket.create_server(
+                (host, self.http.port),
+                family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+            ).close()
+        except OSError as error:
+            raise MlxdError(
+                Code.CONFLICT,
+                f"the bridge cannot listen on {self.http.host}:{self.http.port}: "
+                f"{error.strerror}; end the program that does (mlx-bridge started by hand?), or "
+                "set another http.port in config.toml",
+                field="http.port",
+            ) from error
+
+    def _purge(self) -> list[Step]:
+        """By name, never a whole MLXD_HOME: people put their own files into folders."""
+        home = self.home
+        logs = [f for kind in _LOGS for f in sorted(home.logs_dir.glob(kind))]
+        gone = [home.config_file, home.events_dir, home.run_dir, home.cache_dir, *logs]
+        folders = (home.logs_dir, home.config_file.parent, home.root)
+        return [*map(Remove, gone), *map(RemoveIfEmpty, dict.fromkeys(folders))]
+
+    def _state(self, part: Part) -> PartState:
+        loaded, pid = self._loaded(part), holder_pid(part.lock)
+        silent = loaded and pid is None
+        return PartState(
+            program=part.program,
+            name=part.name,
+            installed=_installed(part),
+            current=_current(part),
+            enabled=_installed(part) and self.manager.is_enabled(part, self.run),
+            loaded=loaded,
+            pid=pid,
+            files=tuple(map(str, part.files)),
+            boot_log=str(part.boot_log),
+            said=_complaints(part) if silent else (),
+        )
+
+    def _loaded(self, part: Part) -> bool:
+        return self.manager.is_loaded(part, self.run)
+
+    def _installed_parts(self) -> tuple[Part, ...]:
+        if missing := [part.program for part in self.parts if not _installed(part)]:
+            raise MlxdError(
+                Code.NOT_FOUND,
+                f"{' and '.join(missing)} is not installed as a service",
+                hint="install it: mlxctl service install",
+            )
+        return self.parts
+
+
+_LOGS: Final = ("daemon*.log*", "bridge*.log*", "worker-*.log*")
+
+
+def this_service(
+    home: Home,
+    http: HttpSettings,
+    environ: Mapping[str, str],
+    python: Path,
+    which: Callable[[str], str | None],
+    run: Run,
+) -> Service:
+    """The service of this home and interpreter, with the manager that this machine has.
+
+    Args:
+        which: Finds a program of the system, as :func:`shutil.which` does.
+
+    Raises:
+        MlxdError: ``conflict`` without a service manager, or under sudo;
+            ``invalid_request`` for paths and ports that a service cannot have.
+    """
+    if environ.get("SUDO_UID"):
+        raise MlxdError(
+            Code.CONFLICT, "this is a service of a user, not of root; run it without sudo"
+        )
+    user_home = Path(environ.get("HOME", ""))
+    if not user_home.is_absolute():
+        raise MlxdError(Code.INVALID_REQUEST, "HOME is not set; a service needs it", field="HOME")
+    environment = agents.service_environment(_expanded(environ, home, user_home))
+    if which("launchctl"):
+        manager: Manager = LaunchAgents(f"gui/{os.getuid()}")
+        parts = _agent_parts(home, http, python, environment, agents_folder(user_home))
+    elif which("systemctl"):
+        manager = UserUnits()
+        folder = units_folder(environ, user_home)
+        parts = _unit_parts(home, http, python, environment, folder)
+    else:
+        raise MlxdError(
+            Code.CONFLICT,
+            "this machine has neither launchctl nor systemctl; run mlxd and mlx-bridge from the "
+            "supervisor that you have",
+        )
+    return Service(home=home, http=http, manager=manager, parts=parts, run=run)
+
+
+def _agent_parts(
+    home: Home, http: HttpSettings, python: Path, environment: agents.Environment, folder: Path
+) -> tuple[Part, Part]:
+    def files(agent: agents.Agent) -> dict[Path, bytes]:
+        return {folder / f"{agent.label}.plist": agents.render(agent)}
+
+    daemon = agents.daemon_agent(home, python, environment)
+    bridge = agents.bridge_agent(home, python, http, environment)
+    return (
+        _daemon(home, daemon.label, files(daemon)),
+        _bridge(home, bridge.label, files(bridge)),
+    )
+
+
+def _unit_parts(
+    home: Home, http: HttpSettings, python: Path, environment: agents.Environment, folder: Path
+) -> tuple[Part, Part]:
+    def files(unit: units.Units) -> dict[Path, bytes]:
+        return {
+            folder / f"{unit.name}.socket": unit.socket.encode(),
+            folder / f"{unit.name}.service": unit.service.encode(),
+        }
+
+    daemon = units.daemon_units(home, python, environment)
+    bridge = units.bridge_units(home, python, http, environment)
+    return (
+        _daemon(home, daemon.name, files(daemon)),
+        _bridge(home, bridge.name, files(bridge)),
+    )
+
+
+def _daemon(home: Home, name: str, files: dict[Path, bytes]) -> Part:
+    return Part(
+        program="mlxd",
+        name=name,
+        files=files,
+        lock=home.daemon_lock,
+        boot_log=boot_log(home.daemon_log),
+    )
+
+
+def _bridge(home: Home, name: str, files: dict[Path, bytes]) -> Part:
+    return Part(
+        program="mlx-bridge",
+        name=name,
+        files=files,
+        lock=home.bridge_lock,
+        boot_log=boot_log(home.bridge_log),
+    )
+
+
+def _expanded(environ: Mapping[str, str], home: Home, user_home: Path) -> dict[str, str]:
+    """``environ`` with "~" spelled out where mlxd itself takes it."""
+    given = dict(environ)
+    if given.get("MLXD_HOME"):
+        given["MLXD_HOME"] = str(home.root)
+    for name in ("HF_HOME", "HF_HUB_CACHE"):
+        if given.get(name, "").startswith("~/"):
+            given[name] = str(user_home / given[name][2:])
+    return given
+
+
+def _complaints(part: Part) -> tuple[str, ...]:
+    """What a program said after the last time that it was ready."""
+    lines = last_lines(part.boot_log, LOG_LINES_READ)
+    ready = [at for at, line in enumerate(lines) if line.startswith(_READY)]
+    return tuple(lines[ready[-1] + 1 if ready else 0 :][-LOG_LINES_SHOWN:])
+
+
+def _installed(part: Part) -> bool:
+    return all(path.exists() for path in part.files)
+
+
+def _current(part: Part) -> bool:
+    return all(_read(path) == content for path, content in part.files.items())
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
