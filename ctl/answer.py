@@ -64,7 +64,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ask(
-    app: App, model: str, request: d.Generate, *, needs: tuple[str, ...], deadline_ms: int
+    app: App,
+    model: str,
+    request: d.Generate,
+    *,
+    needs: tuple[str, ...],
+    deadline_ms: int,
+    answer: Answer | None = None,
 ) -> Outcome:
     """Send ``request`` to ``model`` and print the answer as it comes, unless JSON is wanted.
 
@@ -72,11 +78,15 @@ def ask(
         request: Complete but for its lease.
         needs: Capabilities that the model must have.
         deadline_ms: The longest wait for the model.
+        answer: Takes what comes, for whoever wants it after a failure or Ctrl-C, too.
 
     Raises:
         MlxdError: The request's one failure; what had come was printed.
     """
-    return talk(app, lambda control: _generate(app, control, model, request, needs, deadline_ms))
+    into = answer or Answer()
+    return talk(
+        app, lambda control: _generate(app, control, model, request, needs, deadline_ms, into)
+    )
 
 
 async def _generate(
@@ -86,6 +96,7 @@ async def _generate(
     request: d.Generate,
     needs: tuple[str, ...],
     deadline_ms: int,
+    answer: Answer,
 ) -> Outcome:
     sent_at_ms = 0.0
 
@@ -106,7 +117,7 @@ async def _generate(
                 on_progress=on_progress,
             )
             granted, generation = await stack.enter_async_context(opened)
-        answer = await _read_answer(app, generation)
+        await _read_answer(app, generation, answer)
         ended_at_ms = anyio.current_time() * 1000
     if generation.done is None:
         raise MlxdError(Code.INTERNAL, "the answer ended without its terminal frame")
@@ -118,9 +129,8 @@ async def _generate(
     )
 
 
-async def _read_answer(app: App, generation: Generation) -> Answer:
+async def _read_answer(app: App, generation: Generation, answer: Answer) -> None:
     """Print the answer as it comes; what had come stands on a line of its own in any case."""
-    answer = Answer()
     try:
         async for delta in generation:
             answer.take(delta, anyio.current_time() * 1000)
@@ -129,7 +139,6 @@ async def _read_answer(app: App, generation: Generation) -> Answer:
     finally:
         if not app.as_json and answer.text and not answer.text.endswith("\n"):
             app.write("\n")
-    return answer
 
 
 def _print_delta(app: App, delta: d.Delta) -> None:

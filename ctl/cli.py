@@ -33,6 +33,8 @@ VERBS: Final[dict[str, str]] = {
     "config": "ctl.verbs.administer:config",
     "log": "ctl.verbs.log:log",
     "detach": "ctl.verbs.administer:detach",
+    "bench": "ctl.verbs.bench:bench",
+    "doctor": "ctl.verbs.doctor:doctor",
     "version": "ctl.verbs.version:version",
 }
 """Verb -> module and command. A new verb is a file under ``verbs/`` and a line here."""

@@ -3,12 +3,16 @@
 from daemon.wire.errors import Code, MlxdError
 
 
-def not_running(socket: str) -> MlxdError:
+class NotRunning(MlxdError):
     """Nobody listens."""
-    return MlxdError(
+
+
+def not_running(socket: str) -> NotRunning:
+    """Nobody listens."""
+    return NotRunning(
         Code.NO_DAEMON,
         f"the mlxd daemon is not running: nothing listens on {socket}",
-        hint="start it with: mlxd",
+        hint="start it: mlxd, or from login on: mlxctl service install",
     )
 
 

@@ -7,6 +7,7 @@ than most verbs take to run.
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -77,7 +78,6 @@ def make_plan(repo: str, revision: str, hub_dir: Path) -> Plan:
     """
     from huggingface_hub import HfApi  # noqa: PLC0415
     from huggingface_hub.hf_api import RepoFile  # noqa: PLC0415
-    from huggingface_hub.utils import filter_repo_objects  # noqa: PLC0415
 
     with hub_faults(repo, revision):
         api = HfApi()
@@ -85,23 +85,20 @@ def make_plan(repo: str, revision: str, hub_dir: Path) -> Plan:
         listed = api.list_repo_tree(repo, recursive=True, revision=commit)
         entries = [entry for entry in listed if isinstance(entry, RepoFile)]
     assert commit is not None
-    wanted = filter_repo_objects(
-        entries, allow_patterns=ALLOWED, ignore_patterns=REFUSED, key=lambda entry: entry.path
-    )
     _check_is_model(repo, [entry.path for entry in entries])
     return Plan(
         repo=repo,
         revision=revision,
         commit=commit,
         hub_dir=hub_dir,
-        files=tuple(_file(entry) for entry in wanted),
+        files=tuple(_file(entry) for entry in entries if _wanted(entry.path)),
     )
 
 
 def link_snapshot(plan: Plan) -> Path:
     """Fetch the small files and make the snapshot's folder; large content must be there."""
     from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.utils import disable_progress_bars  # noqa: PLC0415
+    from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
 
     disable_progress_bars()
     with hub_faults(plan.repo, plan.revision):
@@ -113,6 +110,15 @@ def link_snapshot(plan: Plan) -> Path:
             ignore_patterns=list(REFUSED),
         )
     return Path(place)
+
+
+def _wanted(path: str) -> bool:
+    """As the library chooses by the same patterns."""
+    return _matches(path, ALLOWED) and not _matches(path, REFUSED)
+
+
+def _matches(path: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def _file(entry: object) -> RemoteFile:

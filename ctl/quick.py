@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from ctl.app import CLIENT, App
-from ctl.failures import not_answering, not_running, not_understood
+from ctl.failures import NotRunning, not_answering, not_running, not_understood
 from daemon.wire import control as c
 from daemon.wire.errors import MlxdError
 from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX, FrameReader, encode_frame
@@ -44,8 +44,21 @@ def ask(app: App, request: c.ControlRequest, expected: type[AnswerT]) -> AnswerT
 
     Raises:
         MlxdError: ``no_daemon`` if nobody answers, ``protocol_mismatch`` if the daemon
-            speaks another version, else what the daemon says.
+            speaks another version, else what the daemon says. A daemon that is installed as
+            a service is started first, unless all that is wanted is a look at it.
     """
+    try:
+        return _ask(app, request, expected)
+    except NotRunning as absent:
+        from ctl.starting import start_daemon, with_next_step  # noqa: PLC0415
+
+        if isinstance(request, c.GetStatus):
+            raise with_next_step(app, absent) from absent
+        start_daemon(app, absent)
+    return _ask(app, request, expected)
+
+
+def _ask(app: App, request: c.ControlRequest, expected: type[AnswerT]) -> AnswerT:
     with socket.socket(socket.AF_UNIX) as dialled:
         return _expected(expected, _answers(app, dialled, request), app.socket)
 

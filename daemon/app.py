@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
@@ -17,20 +18,22 @@ from daemon.configuration import Configuration, Machine
 from daemon.eventlog.disk import OsDisk
 from daemon.eventlog.log import EventLog, OpenReport
 from daemon.identity import boot_id
-from daemon.kernel import STATE_VERSION, Kernel
+from daemon.kernel import Kernel
 from daemon.pool import messages as m
 from daemon.pool.background import restored
 from daemon.pool.evolve import evolve
-from daemon.pool.state import Limits, Pool
+from daemon.pool.state import STATE_VERSION, Limits, Pool
 from daemon.server.board import StatusBoard
 from daemon.server.catalog import Catalog
 from daemon.server.listener import check_socket, open_listener
 from daemon.server.session import SessionContext
 from daemon.server.views import Facts
 from daemon.supervisor import memory
+from daemon.supervisor.awake import Awake, awake_command
 from daemon.supervisor.launch import Launcher, worker_command, worker_env
 from daemon.supervisor.pressure import read_pressure
 from daemon.supervisor.supervisor import Supervisor, open_supervisor
+from daemon.upkeep import see_to
 from daemon.version import VERSION
 from daemon.watching import watch_machine
 from daemon.wire.errors import MlxdError
@@ -161,7 +164,7 @@ async def open_daemon(
                 reload_config=daemon.reload_config,
                 detach=partial(stop.ask, detach=True),
             )
-            async with _running(kernel, clock):
+            async with _running(kernel, clock, home):
                 await _begin(daemon, machine, report)
                 async with open_listener(socket, context, inherited):
                     await _restore(daemon, settings)
@@ -250,9 +253,11 @@ async def _reload_by_signal(daemon: Daemon) -> None:
 
 
 @asynccontextmanager
-async def _running(kernel: Kernel, clock: Clock) -> AsyncIterator[None]:
+async def _running(kernel: Kernel, clock: Clock, home: Home) -> AsyncIterator[None]:
+    awake = Awake(awake_command(sys.platform, os.getpid()))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(kernel.run)
+        tasks.start_soon(see_to, lambda: kernel.pool, awake, home.logs_dir)
         tasks.start_soon(watch_machine, kernel.carry_out, clock, read_pressure)
         yield
         tasks.cancel_scope.cancel()

@@ -1,12 +1,12 @@
 """The pool as it was: the event log folded up to a record or a moment."""
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
 from daemon.eventlog.record import Record
-from daemon.pool import messages as m
+from daemon.eventlog.snapshot import Position, Snapshot
 from daemon.pool.evolve import evolve
 from daemon.pool.state import Limits, Pool
 from daemon.server.views import Facts, status_view
@@ -24,7 +24,7 @@ class Place(msgspec.Struct, frozen=True):
     seq: int | None = None
     at_ms: int | None = None
 
-    def holds(self, record: Record) -> bool:
+    def holds(self, record: Record | Position) -> bool:
         """Whether ``record`` comes no later."""
         if self.seq is not None:
             return record.seq <= self.seq
@@ -32,18 +32,19 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Past(msgspec.Struct, kw_only=True):
-    """The pool after a record, and what the log says of the daemon that ran then.
-
-    Attributes:
-        started: How the last daemon began; None before the first.
-        started_at_ms: When that was.
-    """
+    """The pool after a record; before the first it is empty."""
 
     pool: Pool
     seq: int = 0
     at_ms: int = 0
-    started: m.DaemonStarted | None = None
-    started_at_ms: int = 0
+
+    @classmethod
+    def of(cls, snapshot: Snapshot | None) -> Self:
+        """The pool as ``snapshot`` holds it, which is of this program's state version."""
+        if snapshot is None:
+            return cls(pool=Pool(limits=Limits(budget_bytes=0)))
+        pool = msgspec.msgpack.decode(snapshot.state, type=Pool)
+        return cls(pool=pool, seq=snapshot.position.seq, at_ms=snapshot.position.at_ms)
 
 
 def parse_place(text: str, now_ms: int) -> Place:
@@ -57,13 +58,16 @@ def parse_place(text: str, now_ms: int) -> Place:
     return Place(at_ms=parse_moment_ms(text, now_ms))
 
 
-def fold(records: Iterable[Record], place: Place) -> Past:
+def fold(records: Iterable[Record], place: Place, snapshot: Snapshot | None = None) -> Past:
     """Believe ``records`` one after the other as far as ``place``.
+
+    Args:
+        records: Those after ``snapshot``, which ``place`` holds; without one, all.
 
     Raises:
         MlxdError: ``not_found`` if the log does not reach there.
     """
-    past = Past(pool=Pool(limits=Limits(budget_bytes=0)))
+    past = Past.of(snapshot)
     first_ms: int | None = None
     for record in records:
         first_ms = record.at_ms if first_ms is None else first_ms
@@ -81,14 +85,13 @@ def view_of(past: Past, place: Place, home: str) -> c.StatusView:
     Leases, running requests and waiters are not in the log: models in use show as idle,
     and the queue is empty. Memory of the daemon itself is not there either: 0.
     """
-    started = past.started
     run = past.pool.run
     facts = Facts(
-        version=started.version if started else "",
-        pid=started.pid if started else 0,
-        started_at_ms=past.started_at_ms,
+        version=run.version if run else "",
+        pid=run.pid if run else 0,
+        started_at_ms=run.started_at_ms if run else 0,
         home=home,
-        memory_total_bytes=started.memory_total_bytes if started else 0,
+        memory_total_bytes=run.memory_total_bytes if run else 0,
     )
     view = status_view(
         0,
@@ -108,8 +111,6 @@ def view_of(past: Past, place: Place, home: str) -> c.StatusView:
 def _believe(past: Past, record: Record) -> None:
     for event in record.events:
         past.pool = evolve(past.pool, event, record.at_ms)
-        if isinstance(event, m.DaemonStarted):
-            past.started, past.started_at_ms = event, record.at_ms
     past.seq, past.at_ms = record.seq, record.at_ms
 
 

@@ -14,8 +14,11 @@ from daemon.clock import Clock
 from daemon.eventlog.disk import OsDisk
 from daemon.eventlog.errors import LogError
 from daemon.eventlog.log import EventLog
+from daemon.eventlog.opening import Covers
+from daemon.eventlog.snapshot import Snapshot
 from daemon.film import film
 from daemon.history import fold, parse_place, view_of
+from daemon.pool.state import STATE_VERSION
 from daemon.simulation import compare, parse_policy
 from daemon.wire.errors import HANDLING, Code, Fault, MlxdError
 from daemon.wire.moments import parse_moment_ms
@@ -34,9 +37,11 @@ def history_group() -> None:
 @click.pass_obj
 def at_command(home: Home, place: str, _as_json: bool) -> None:
     """What ``mlxctl status --json`` would have said then."""
-    with failures(), open_log(home.events_dir) as log:
+    with failures():
         where = parse_place(place, Clock().now_ms())
-        view = view_of(fold(log.replay(), where), where, str(home.root))
+        with open_log(home.events_dir, where.holds) as (log, snapshot):
+            after = snapshot.position.seq if snapshot is not None else 0
+            view = view_of(fold(log.replay(after), where, snapshot), where, str(home.root))
     fields = msgspec.to_builtins(view)
     click.echo(msgspec.json.encode({"v": 1, **_without_wire_fields(fields)}))
 
@@ -48,7 +53,7 @@ def at_command(home: Home, place: str, _as_json: bool) -> None:
 @click.pass_obj
 def film_command(home: Home, after: int | None, before: int | None, limit: int) -> None:
     """Without ``--after`` the last records; nothing is there if none lie between."""
-    with failures(), open_log(home.events_dir) as log:
+    with failures(), open_log(home.events_dir) as (log, _):
         last = log.position.seq if before is None else min(log.position.seq, before - 1)
         first = max(0, last - limit) if after is None else after
         for still in film(log.replay(), first, min(last, first + limit)):
@@ -65,7 +70,7 @@ def simulate_command(
     home: Home, budget: str | None, policy: str, since: str | None, _as_json: bool
 ) -> None:
     """Loads, evictions and waits: recorded, replayed, and under these rules."""
-    with failures(), open_log(home.events_dir) as log:
+    with failures(), open_log(home.events_dir) as (log, _):
         budget_bytes = None if budget is None else parse_bytes(budget, field="budget")
         rules = parse_policy(policy, budget_bytes)
         since_ms = 0 if since is None else parse_moment_ms(since, Clock().now_ms())
@@ -78,8 +83,12 @@ def _without_wire_fields(fields: dict[str, object]) -> dict[str, object]:
 
 
 @contextmanager
-def open_log(folder: Path) -> Iterator[EventLog]:
+def open_log(
+    folder: Path, covers: Covers = lambda _: False
+) -> Iterator[tuple[EventLog, Snapshot | None]]:
     """The log in ``folder`` for reading, beside a daemon that writes it or without one.
+
+    With it comes the newest snapshot that ``covers`` takes; as a rule none is wanted.
 
     Raises:
         MlxdError: ``not_found`` if there is none.
@@ -87,9 +96,11 @@ def open_log(folder: Path) -> Iterator[EventLog]:
     """
     if not folder.is_dir():
         raise MlxdError(Code.NOT_FOUND, f"there is no event log in {folder}")
-    log, _ = EventLog.open(folder, OsDisk(), writable=False)
+    log, report = EventLog.open(
+        folder, OsDisk(), state_version=STATE_VERSION, writable=False, covers=covers
+    )
     try:
-        yield log
+        yield log, report.snapshot
     finally:
         log.close()
 

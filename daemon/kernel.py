@@ -22,7 +22,7 @@ from daemon.pool import messages as m
 from daemon.pool.decide import decide, next_due_ms
 from daemon.pool.evolve import evolve
 from daemon.pool.react import must_sync, react
-from daemon.pool.state import Pool
+from daemon.pool.state import STATE_VERSION, Pool
 
 COMMANDS_MAX: Final = 4096
 """Commands waiting for the kernel; senders wait beyond it."""
@@ -33,10 +33,6 @@ WATCHER_RECORDS_MAX: Final = 1024
 
 SNAPSHOT_EVERY: Final = 4096
 """Records between snapshots."""
-
-STATE_VERSION: Final = 2
-"""Of the pool as it stands in snapshots; raised with any change of its shape or of
-``evolve``. Snapshots of another version are ignored, and the log replayed instead."""
 
 PROBE_MS: Final = 10_000
 """How often a log that could not be written is tried again."""
@@ -213,6 +209,7 @@ class Kernel:
                 batch.append(self._inbox.receive_nowait())
             except anyio.WouldBlock:
                 break
+        batch.sort(key=_is_clock_jump)
         return batch or [Order(m.Tick(), m.Cause(command="tick"))]
 
     def _due_ms(self) -> int | None:
@@ -252,7 +249,8 @@ class Kernel:
         """When ``order`` is decided.
 
         The clock goes ahead with the very command that says so: anything decided between
-        the two would take the machine's sleep for time that somebody waited.
+        the two would take the machine's sleep for time that somebody waited. So would what
+        was sent before, with deadlines by the clock as it was: that is decided first.
         """
         if isinstance(order.command, m.ReportClockJump):
             self._clock.advance(max(order.command.by_ms, 0))
@@ -373,3 +371,7 @@ class Kernel:
                 self._replayed = evolve(self._replayed, event, at_ms)
         self._unlogged.clear()
         return lines
+
+
+def _is_clock_jump(order: Order) -> bool:
+    return isinstance(order.command, m.ReportClockJump)

@@ -6,6 +6,7 @@ from typing import Any, Final, assert_never
 import msgspec
 
 from daemon.wire import data as d
+from daemon.wire import forms
 from http_bridge.anthropic_schema import (
     AnyChoice,
     AssistantTurn,
@@ -174,7 +175,7 @@ def _choice(request: Conversation) -> Choice:
             assert_never(choice)
 
 
-def _constraint(request: Conversation) -> tuple[d.Constraint | None, tuple[Need, ...]]:
+def _constraint(request: Conversation) -> tuple[forms.Constraint | None, tuple[Need, ...]]:
     config = request.output_config
     if config is None or config.format is None:
         return None, ()

@@ -97,6 +97,8 @@ class CustomTool(Strict, frozen=True, kw_only=True):
     type: Literal["custom"] | None = None
     strict: bool | None = None
     cache_control: CacheControl | None = None
+    # A wish of clients: arguments as they are written. Here they come once they are whole.
+    eager_input_streaming: bool | None = None
 
 
 class AutoChoice(Strict, frozen=True, kw_only=True, tag_field="type", tag="auto"):

@@ -82,6 +82,8 @@ class Bridge:
             return self._preflight(request)
         if not _is_open(request.path):
             security.check_key(self._policy, asked)
+        if request.match_info.http_exception is not None:
+            raise request.match_info.http_exception
         form = request.path in FORM_PATHS
         security.check_content_type(asked, "multipart/form-data" if form else "application/json")
         return await handler(request)

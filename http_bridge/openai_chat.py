@@ -10,6 +10,7 @@ from typing import Any, assert_never
 import msgspec
 
 from daemon.wire import data as d
+from daemon.wire import forms
 from http_bridge.decode import check_portable, decode_body
 from http_bridge.errors import refuse
 from http_bridge.naming import Names, Need, Places
@@ -26,11 +27,14 @@ from http_bridge.openai_schema import (
     ChatRequest,
     ChosenTool,
     DeveloperMessage,
+    GrammarFormat,
     ImagePart,
     JsonObjectFormat,
     JsonSchemaFormat,
     Message,
+    RegexFormat,
     SystemMessage,
+    TextFormat,
     TextPart,
     ToolMessage,
     UserMessage,
@@ -97,16 +101,22 @@ def _check(request: ChatRequest) -> None:
         check_portable(request.chat_template_kwargs, "chat_template_kwargs")
 
 
-def _constraint(request: ChatRequest) -> tuple[d.Constraint | None, tuple[Need, ...]]:
+def _constraint(request: ChatRequest) -> tuple[forms.Constraint | None, tuple[Need, ...]]:
     needed = Need(capability=STRUCTURED, field="response_format")
     match request.response_format:
         case JsonObjectFormat():
-            return d.AnyJson(), (needed,)
+            return forms.AnyJson(), (needed,)
         case JsonSchemaFormat(json_schema=named):
             field = "response_format.json_schema.schema"
             return schema_constraint(named.schema, field), (needed,)
-        case _:
+        case RegexFormat(regex=regex):
+            return forms.Regex(regex), (needed,)
+        case GrammarFormat(grammar=grammar):
+            return forms.Grammar(grammar), (needed,)
+        case TextFormat() | None:
             return None, ()
+        case _:
+            assert_never(request.response_format)
 
 
 def _max_tokens(request: ChatRequest) -> int | None:
@@ -139,6 +149,8 @@ def _names(request: ChatRequest) -> dict[str, str]:
         "template_kwargs": "chat_template_kwargs",
         "constraint": "response_format",
         "constraint.schema": "response_format.json_schema.schema",
+        "constraint.regex": "response_format.regex",
+        "constraint.grammar": "response_format.grammar",
         "call_one_of": "tool_choice",
         "strict_tools": "tools",
         "tool_calls_max": "parallel_tool_calls",

@@ -1,9 +1,6 @@
-"""What the two OpenAI text protocols share, both ways."""
+"""What the OpenAI protocols share of their requests. Pure."""
 
-from collections.abc import Sequence
 from typing import Any, Final
-
-import msgspec
 
 from daemon.wire import data as d
 from daemon.wire.errors import MlxdError
@@ -11,9 +8,8 @@ from daemon.wire.units import parse_duration_s
 from http_bridge.errors import refuse
 from http_bridge.naming import Need
 from http_bridge.openai_schema import Effort, TextRequest
-from http_bridge.plan import PRIORITIES, Priority, total_usage
+from http_bridge.plan import PRIORITIES, Priority
 
-DONE_EVENT: Final = b"data: [DONE]\n\n"
 _TIERS: Final = {"flex": PRIORITIES["low"], "priority": PRIORITIES["high"]}
 
 
@@ -106,73 +102,3 @@ def thinking_of(
     variables = {**(given or {}), "enable_thinking": True, "reasoning_effort": effort}
     needed = Need(capability="reasoning_effort", field=field)
     return variables, () if effort == "medium" else (needed,)
-
-
-def token_text(token: bytes) -> str:
-    """A token's text; bytes that are no character yet show as U+FFFD."""
-    return token.decode(errors="replace")
-
-
-def logprobs_of(tokens: Sequence[d.TokenLogprob]) -> list[dict[str, Any]]:
-    """OpenAI's list of log probabilities."""
-    return [
-        {
-            **_chance(token.token, token.logprob),
-            "top_logprobs": [_chance(other.token, other.logprob) for other in token.top],
-        }
-        for token in tokens
-    ]
-
-
-def _chance(token: bytes, logprob: float) -> dict[str, Any]:
-    return {"token": token_text(token), "bytes": list(token), "logprob": logprob}
-
-
-def usage_of(usage: d.Usage) -> dict[str, Any]:
-    """OpenAI's usage object, from the engine's counts."""
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-    }
-
-
-class ChunkFrame:
-    """The unchanging bytes around the changing part of a stream's chunks.
-
-    They are encoded once a stream, so that a token costs one small string.
-    """
-
-    def __init__(self, head: dict[str, Any], *, include_usage: bool) -> None:
-        opened = msgspec.json.encode(head)[:-1]
-        usage = b',"usage":null' if include_usage else b""
-        self._before = b"data: " + opened + b',"choices":[{"index":'
-        self._after = b"}]" + usage + b"}\n\n"
-        self._bare = b"data: " + opened + b',"choices":[],"usage":'
-
-    def chunk(self, fields: bytes, choice: int = 0) -> bytes:
-        """One event; ``fields`` are the choice's members, as JSON without braces."""
-        return self._before + b"%d," % choice + fields + self._after
-
-    def usage_chunk(self, usage: d.Usage) -> bytes:
-        """The event without choices that carries the counts."""
-        return self._bare + msgspec.json.encode(usage_of(usage)) + b"}\n\n"
-
-
-class Ending:
-    """Counts the choices that have ended, for what is said after the last one."""
-
-    def __init__(self, choices: int, *, include_usage: bool) -> None:
-        self._missing = choices
-        self._include_usage = include_usage
-        self._usages: dict[int, d.Usage] = {}
-
-    def after(self, done: d.Done, choice: int, frame: ChunkFrame) -> bytes:
-        """The usage chunk and ``[DONE]`` if this was the last choice, else nothing."""
-        self._usages[choice] = done.usage
-        if len(self._usages) < self._missing:
-            return b""
-        usages = [self._usages[index] for index in sorted(self._usages)]
-        usage = frame.usage_chunk(total_usage(usages)) if self._include_usage else b""
-        return usage + DONE_EVENT

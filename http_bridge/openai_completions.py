@@ -6,24 +6,19 @@ from typing import Any, Final
 import msgspec
 
 from daemon.wire import data as d
-from daemon.wire.errors import Fault
 from http_bridge.decode import decode_body
-from http_bridge.errors import error_body, refuse
+from http_bridge.errors import refuse
 from http_bridge.naming import Need
 from http_bridge.openai_common import (
-    ChunkFrame,
-    Ending,
     check_common,
     priority_of,
     sampling_of,
     stops_of,
-    token_text,
     ttl_s_of,
-    usage_of,
 )
+from http_bridge.openai_reply import ChunkedReply, token_text
 from http_bridge.openai_schema import CompletionRequest, completion_decoder
-from http_bridge.plan import Answer, Plan, total_usage
-from http_bridge.sse import comment
+from http_bridge.plan import Answer, Plan
 
 MAX_TOKENS_DEFAULT: Final = 16
 """OpenAI's documented default for this endpoint."""
@@ -91,32 +86,16 @@ def _prompt(request: CompletionRequest) -> str | tuple[int, ...]:
     raise refuse("prompt", "one prompt a request: a text, or one list of token ids")
 
 
-class CompletionReply:
+class CompletionReply(ChunkedReply):
     """Completions as OpenAI's text_completion chunks, or as one object."""
 
-    def __init__(
-        self,
-        *,
-        request_id: str,
-        created_s: int,
-        include_usage: bool,
-        choices: int = 1,
-        logprobs: bool = False,
-    ) -> None:
-        self._id = request_id
-        self._created_s = created_s
-        self._include_usage = include_usage
-        self._logprobs = logprobs
-        self._offsets = [0] * choices
-        self._ending = Ending(choices, include_usage=include_usage)
-        self._frame: ChunkFrame
+    whole_kind = chunk_kind = "text_completion"
+    member = b'"text":'
+    nothing = b'""'
 
-    def waiting(self, note: str) -> bytes:
-        return comment(note)
-
-    def begin(self, model: str, prompt_tokens: int = 0) -> bytes:  # noqa: ARG002 - usage has it
-        self._frame = ChunkFrame(self._head(model), include_usage=self._include_usage)
-        return b""
+    def begin(self, model: str, prompt_tokens: int = 0) -> bytes:
+        self._offsets = [0] * self._choices
+        return super().begin(model, prompt_tokens)
 
     def delta(self, delta: d.Delta, choice: int = 0) -> bytes:
         if not delta.text and not delta.logprobs:
@@ -126,46 +105,15 @@ class CompletionReply:
             offset = self._offsets[choice]
             shown, self._offsets[choice] = logprobs_object(delta.logprobs, offset)
             logprobs = _json.encode(shown)
-        return self._chunk(_json.encode(delta.text), choice, logprobs=logprobs)
+        return self.chunk(_json.encode(delta.text), choice, logprobs=logprobs)
 
-    def end(self, done: d.Done, choice: int = 0) -> bytes:
-        finish = self._chunk(b'""', choice, finish_reason=b'"' + _finish(done).encode() + b'"')
-        return finish + self._ending.after(done, choice, self._frame)
+    def choice(self, answer: Answer) -> dict[str, Any]:
+        logprobs = logprobs_object(answer.logprobs)[0] if self._logprobs else None
+        return {"text": answer.text, "logprobs": logprobs}
 
-    def failure(self, fault: Fault) -> bytes:
-        return b"data: " + error_body(fault) + b"\n\n"
-
-    def whole(self, model: str, answers: Sequence[Answer]) -> bytes:
-        choices = [
-            {
-                "index": index,
-                "text": answer.text,
-                "logprobs": logprobs_object(answer.logprobs)[0] if self._logprobs else None,
-                "finish_reason": _finish(answer.done),
-            }
-            for index, answer in enumerate(answers)
-        ]
-        usage = total_usage([answer.done.usage for answer in answers])
-        return _json.encode({**self._head(model), "choices": choices, "usage": usage_of(usage)})
-
-    def _head(self, model: str) -> dict[str, Any]:
-        return {
-            "id": self._id,
-            "object": "text_completion",
-            "created": self._created_s,
-            "model": model,
-        }
-
-    def _chunk(
-        self,
-        text: bytes,
-        choice: int,
-        *,
-        logprobs: bytes = b"null",
-        finish_reason: bytes = b"null",
-    ) -> bytes:
-        fields = b'"text":' + text + b',"logprobs":' + logprobs
-        return self._frame.chunk(fields + b',"finish_reason":' + finish_reason, choice)
+    def finish_reason(self, done: d.Done) -> str:
+        # This protocol has no tool calls: a model that stopped for one has simply stopped.
+        return "length" if done.finish_reason == "length" else "stop"
 
 
 def logprobs_object(
@@ -190,8 +138,3 @@ def logprobs_object(
         "text_offset": offsets,
     }
     return shown, offset
-
-
-def _finish(done: d.Done) -> str:
-    # This protocol has no tool calls: a model that stopped for one has simply stopped.
-    return "length" if done.finish_reason == "length" else "stop"

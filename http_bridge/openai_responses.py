@@ -10,6 +10,7 @@ from typing import Any, Final, assert_never
 import msgspec
 
 from daemon.wire import data as d
+from daemon.wire import forms
 from http_bridge.decode import check_portable, convert_part, decode_body
 from http_bridge.errors import refuse
 from http_bridge.naming import Names, Need, Places
@@ -29,7 +30,7 @@ from http_bridge.openai_responses_schema import (
     SchemaFormat,
     responses_decoder,
 )
-from http_bridge.openai_schema import JsonObjectFormat
+from http_bridge.openai_schema import GrammarFormat, JsonObjectFormat, RegexFormat
 from http_bridge.pictures import read_data_url
 from http_bridge.plan import Plan
 from http_bridge.structured import STRUCTURED, Choice, Tools, choose_tools, schema_constraint
@@ -41,6 +42,8 @@ _NAMES: Final = {
     "template_kwargs": "chat_template_kwargs",
     "constraint": "text.format",
     "constraint.schema": "text.format.schema",
+    "constraint.regex": "text.format.regex",
+    "constraint.grammar": "text.format.grammar",
     "call_one_of": "tool_choice",
     "strict_tools": "tools",
     "tools[].function.parameters": "tools[].parameters",
@@ -157,13 +160,17 @@ def _places(request: ResponsesRequest) -> Places:
     return Places(pictures=pictures, calls=calls)
 
 
-def _constraint(request: ResponsesRequest) -> tuple[d.Constraint | None, tuple[Need, ...]]:
+def _constraint(request: ResponsesRequest) -> tuple[forms.Constraint | None, tuple[Need, ...]]:
     needed = Need(capability=STRUCTURED, field="text.format")
     match None if request.text is None else request.text.format:
         case JsonObjectFormat():
-            return d.AnyJson(), (needed,)
+            return forms.AnyJson(), (needed,)
         case SchemaFormat(schema=schema):
             return schema_constraint(schema, "text.format.schema"), (needed,)
+        case RegexFormat(regex=regex):
+            return forms.Regex(regex), (needed,)
+        case GrammarFormat(grammar=grammar):
+            return forms.Grammar(grammar), (needed,)
         case _:
             return None, ()
 

@@ -14,7 +14,7 @@ import msgspec
 from daemon.wire import data as d
 from daemon.wire.errors import HANDLING, Fault
 from http_bridge.errors import openai_code
-from http_bridge.openai_common import logprobs_of
+from http_bridge.openai_reply import logprobs_of
 from http_bridge.openai_responses_schema import ResponsesRequest
 from http_bridge.plan import Answer
 from http_bridge.sse import comment

@@ -14,10 +14,12 @@ from http_bridge.openai_schema import (
     INT_MAX,
     Effort,
     FunctionName,
+    GrammarFormat,
     JsonObjectFormat,
     Metadata,
     Name,
     NonEmpty,
+    RegexFormat,
     Strict,
     TextFormat,
     TokenCount,
@@ -116,7 +118,7 @@ class SchemaFormat(Strict, frozen=True, kw_only=True, tag_field="type", tag="jso
 
 
 class TextConfig(Strict, frozen=True, kw_only=True):
-    format: TextFormat | JsonObjectFormat | SchemaFormat | None = None
+    format: TextFormat | JsonObjectFormat | SchemaFormat | RegexFormat | GrammarFormat | None = None
     verbosity: Literal["medium"] | None = None
 
 

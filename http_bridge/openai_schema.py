@@ -155,7 +155,19 @@ class JsonSchemaFormat(Strict, frozen=True, kw_only=True, tag_field="type", tag=
     json_schema: NamedSchema
 
 
-ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
+class RegexFormat(Strict, frozen=True, kw_only=True, tag_field="type", tag="regex"):
+    """Extension: the whole text matches ``regex``."""
+
+    regex: Annotated[str, Meta(min_length=1, max_length=16384)]
+
+
+class GrammarFormat(Strict, frozen=True, kw_only=True, tag_field="type", tag="grammar"):
+    """Extension: the text follows ``grammar``, in llguidance's form of Lark."""
+
+    grammar: Annotated[str, Meta(min_length=1, max_length=65536)]
+
+
+ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat | RegexFormat | GrammarFormat
 
 
 class TextRequest(Strict, frozen=True, kw_only=True):

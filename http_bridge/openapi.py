@@ -7,6 +7,7 @@ import msgspec
 from http_bridge.openai_responses_schema import Item, ResponsesRequest
 from http_bridge.pool_routes import POOL_ROUTES
 from http_bridge.routes import ROUTES, Route
+from http_bridge.sse import PROGRESS_HEADER
 from http_bridge.transcription import TranscriptionForm
 
 _REF: Final = "#/components/schemas/{name}"
@@ -106,6 +107,8 @@ def _operation(route: Route, refs: dict[Any, dict[str, Any]]) -> dict[str, Any]:
         {"name": name, "in": "query", "schema": {"type": "integer", "minimum": 0}}
         for name in route.query
     ]
+    if route.body is not None and "text/event-stream" in route.answers:
+        parameters.append(_PROGRESS)
     if "{id}" in route.path:
         schema = {"type": "string"}
         parameters.append({"name": "id", "in": "path", "required": True, "schema": schema})
@@ -114,5 +117,19 @@ def _operation(route: Route, refs: dict[Any, dict[str, Any]]) -> dict[str, Any]:
     return operation
 
 
+_PROGRESS: Final = {
+    "name": PROGRESS_HEADER,
+    "in": "header",
+    "description": "With 1, a stream begins at once with events of the type mlxd.progress",
+    "schema": {"enum": ["1"]},
+}
+_EVENT: Final = {
+    "type": "object",
+    "description": "One server-sent event",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+}
+
+
 def _answer(kind: str) -> dict[str, Any]:
-    return {"type": "object"} if kind == "application/json" else {"type": "string"}
+    known = {"application/json": {"type": "object"}, "text/event-stream": _EVENT}
+    return known.get(kind, {"type": "string"})

@@ -5,17 +5,15 @@ header's allow-list, cross-site requests by their Origin and by insisting on a J
 type, which no plain form can send.
 """
 
-import hashlib
 import hmac
+import secrets
 from urllib.parse import urlsplit
 
 import msgspec
 
 from daemon.wire.errors import Code, MlxdError
-from daemon.wire.settings import is_loopback
+from daemon.wire.settings import hashed_key, is_loopback
 from http_bridge.errors import HttpProblem
-
-_HASHED = "sha256:"
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,12 +36,13 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """Who may ask.
 
     Attributes:
-        key_digests: SHA-256 of each accepted API key; empty means that none is needed.
+        key_hashes: Of each accepted API key, as settings keep it; empty means that none is
+            needed.
         allowed_hosts: Names beside loopback and the bound address, lower case.
         allowed_origins: Web origins that may call; with none there is no CORS at all.
     """
 
-    key_digests: tuple[bytes, ...] = ()
+    key_hashes: tuple[bytes, ...] = ()
     allowed_hosts: frozenset[str] = frozenset()
     allowed_origins: frozenset[str] = frozenset()
 
@@ -54,13 +53,9 @@ def make_policy(
     allowed_hosts: tuple[str, ...] = (),
     allowed_origins: tuple[str, ...] = (),
 ) -> Policy:
-    """The policy that settings ask for; keys are given plain or as ``sha256:<hex>``.
-
-    Raises:
-        MlxdError: ``invalid_request`` for a hashed key that is not 64 hex digits.
-    """
+    """The policy that settings ask for; keys are given as :func:`hashed_key` makes them."""
     return Policy(
-        key_digests=tuple(_digest(key) for key in api_keys),
+        key_hashes=tuple(key.encode() for key in api_keys),
         allowed_hosts=frozenset(host.lower() for host in allowed_hosts),
         allowed_origins=frozenset(allowed_origins),
     )
@@ -72,7 +67,7 @@ def check_exposure(host: str, policy: Policy) -> None:
     Raises:
         MlxdError: ``invalid_request`` naming ``http.api_keys``.
     """
-    if not is_loopback(host) and not policy.key_digests:
+    if not is_loopback(host) and not policy.key_hashes:
         raise MlxdError(
             Code.INVALID_REQUEST,
             f"{host} can be reached by others: set http.api_keys in config.toml, "
@@ -135,14 +130,14 @@ def check_content_type(asked: Asked, accepted: str = "application/json") -> None
 
 def has_key(policy: Policy, asked: Asked) -> bool:
     """Whether the request may be told everything: a valid key, or none needed."""
-    if not policy.key_digests:
+    if not policy.key_hashes:
         return True
     scheme, _, key = (asked.credential or "").partition(" ")
     if scheme.lower() != "bearer":
         return False
-    digest = hashlib.sha256(key.strip().encode(errors="surrogateescape")).digest()
+    hashed = hashed_key(key.strip()).encode()
     # Every key is compared, so that the time taken does not tell which one was close.
-    return sum(hmac.compare_digest(digest, known) for known in policy.key_digests) > 0
+    return sum(hmac.compare_digest(hashed, known) for known in policy.key_hashes) > 0
 
 
 def check_key(policy: Policy, asked: Asked) -> None:
@@ -152,25 +147,16 @@ def check_key(policy: Policy, asked: Asked) -> None:
         MlxdError: ``unauthorized``.
     """
     if not has_key(policy, asked):
-        hint = "send the header Authorization: Bearer <one of http.api_keys>"
+        hint = (
+            "send the header Authorization: Bearer <key>, with a key whose hash is in config.toml"
+        )
         raise MlxdError(Code.UNAUTHORIZED, f"no valid API key; {hint}", hint=hint)
 
 
-def _digest(key: str) -> bytes:
-    if not key.startswith(_HASHED):
-        return hashlib.sha256(key.encode()).digest()
-    try:
-        digest = bytes.fromhex(key.removeprefix(_HASHED))
-    except ValueError:
-        digest = b""
-    if len(digest) != hashlib.sha256().digest_size:
-        raise MlxdError(
-            Code.INVALID_REQUEST,
-            "http.api_keys: a hashed key is sha256: and 64 hex digits; make one with "
-            "`printf %s KEY | shasum -a 256`",
-            field="http.api_keys",
-        )
-    return digest
+def new_key() -> tuple[str, str]:
+    """A key that nobody can guess, and what config.toml keeps of it."""
+    key = f"mlxd-{secrets.token_urlsafe(32)}"
+    return key, hashed_key(key)
 
 
 def _host_name(host: str) -> str:

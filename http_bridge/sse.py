@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 import anyio
+import msgspec
 from aiohttp import web
 
 from daemon.wire import control as c
@@ -15,6 +16,9 @@ from daemon.wire import control as c
 BEGIN_AFTER_S: Final = 2.0
 """Until then a failure can still be said with an HTTP status."""
 KEEP_ALIVE_S: Final = 5.0
+
+PROGRESS_HEADER: Final = "X-Mlxd-Progress"
+"""A client that sends it with the value 1 gets events about the load that it waits for."""
 
 _HEADERS: Final = {
     "Cache-Control": "no-cache",
@@ -29,6 +33,18 @@ Waiting = Callable[[str], bytes]
 def comment(note: str) -> bytes:
     """A comment."""
     return b": " + note.encode() + b"\n\n"
+
+
+def progress_event(progress: c.Progress) -> bytes:
+    """How a load goes on; no protocol has such an event, so that only who asks gets one."""
+    said = {
+        "model": progress.model,
+        "phase": progress.phase,
+        "done_bytes": progress.done_bytes,
+        "total_bytes": progress.total_bytes,
+        "eta_ms": progress.eta_ms,
+    }
+    return b"event: mlxd.progress\ndata: " + msgspec.json.encode(said) + b"\n\n"
 
 
 class EventStream:
@@ -56,6 +72,9 @@ class EventStream:
         self._beginning = anyio.Lock()
         self._quiet = True
         self._waiting_for = "waiting"
+        self._tells = request.headers.get(PROGRESS_HEADER) == "1"
+        self._progress = anyio.Event()
+        self._untold: c.Progress | None = None
 
     @property
     def begun(self) -> bool:
@@ -63,11 +82,15 @@ class EventStream:
         return self.response.prepared
 
     async def send(self, events: bytes) -> None:
-        """Write, after the head if need be; waits while the client is slow.
+        """Write a part of the answer, after the head if need be; waits while the client is slow.
 
         Raises:
             ConnectionResetError: The client is gone.
         """
+        self._untold = None  # the load is over
+        await self._write(events)
+
+    async def _write(self, events: bytes) -> None:
         if not self.response.prepared:
             async with self._beginning:
                 if not self.response.prepared:
@@ -82,20 +105,32 @@ class EventStream:
             self._waiting_for = f"loading {percent} %"
         else:
             self._waiting_for = progress.phase
+        if self._tells:
+            self._untold = progress
+            self._progress.set()
 
     async def keep_alive(self) -> None:
         """Say something whenever nothing else was sent for a while; runs until cancelled."""
         if self._waiting is None:
             return
-        await anyio.sleep(self._begin_after_s)
         try:
+            await self._pause(self._begin_after_s)
             while True:
-                if self._quiet:
-                    await self.send(self._waiting(self._waiting_for))
+                if untold := self._untold:
+                    self._untold = None
+                    await self._write(progress_event(untold))
+                elif self._quiet:
+                    await self._write(self._waiting(self._waiting_for))
                 self._quiet = True
-                await anyio.sleep(self._keep_alive_s)
+                await self._pause(self._keep_alive_s)
         except ConnectionResetError:
             return  # the client is gone: aiohttp cancels the handler, which says the rest
+
+    async def _pause(self, seconds: float) -> None:
+        """So long, or until there is progress to tell to who has asked for it."""
+        with anyio.move_on_after(seconds):
+            await self._progress.wait()
+            self._progress = anyio.Event()
 
     async def end(self) -> None:
         """Close the stream in good order."""

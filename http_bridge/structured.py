@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from daemon.wire import data as d
+from daemon.wire import forms
 from http_bridge.decode import check_portable
 from http_bridge.errors import refuse
 from http_bridge.naming import Need
@@ -87,7 +87,7 @@ def choose_tools(
     )
 
 
-def schema_constraint(schema: dict[str, Any], field: str) -> d.JsonSchema:
+def schema_constraint(schema: dict[str, Any], field: str) -> forms.JsonSchema:
     """A schema as the worker takes it; whether it can be followed, the worker says.
 
     Raises:
@@ -96,4 +96,4 @@ def schema_constraint(schema: dict[str, Any], field: str) -> d.JsonSchema:
     if not schema:
         raise refuse(field, "an empty schema accepts anything; ask for json_object instead")
     check_portable(schema, field)
-    return d.JsonSchema(schema=msgspec.json.encode(schema))
+    return forms.JsonSchema(schema=msgspec.json.encode(schema))

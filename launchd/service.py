@@ -4,6 +4,7 @@ Nothing here has an effect. Every verb is a list of steps, made from what is the
 moment, so that asking twice does what is missing and nothing else.
 """
 
+import ipaddress
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -66,10 +67,15 @@ class PartState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """mlxd on one home, as the service manager of this machine runs it."""
+    """mlxd on one home, as the service manager of this machine runs it.
+
+    Attributes:
+        http: Where the bridge should listen; None if config.toml cannot be read. Then the
+            service can be looked at, stopped and removed.
+    """
 
     home: Home
-    http: HttpSettings
+    http: HttpSettings | None
     manager: Manager
     parts: tuple[Part, Part]
     run: Run
@@ -83,6 +89,11 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         if why := self.manager.unavailable(self.run):
             raise MlxdError(Code.CONFLICT, f"{self.manager.title} cannot be used here: {why}")
 
+    @property
+    def is_installed(self) -> bool:
+        """Whether the files of both programs are there; asks nobody."""
+        return all(map(_installed, self.parts))
+
     def state(self) -> tuple[PartState, ...]:
         """How both programs stand."""
         return tuple(self._state(part) for part in self.parts)
@@ -94,7 +105,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         on older files. Models stay in memory if ``home.handover_mark`` is held meanwhile.
 
         Raises:
-            MlxdError: ``conflict`` if another program listens where the bridge should.
+            MlxdError: ``conflict`` if another program listens where the bridge should;
+                ``invalid_request`` if others could reach it there without a key.
         """
         steps: list[Step] = [MakeFolder(f) for f in (self.home.run_dir, self.home.logs_dir)]
         for part in self.parts:
@@ -164,6 +176,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     def _install(self, part: Part) -> list[Step]:
         steps: list[Step] = []
         loaded, current = self._loaded(part), _current(part)
+        if part is self.parts[1] and not current:
+            self._check_exposure()
         if loaded and not current:
             steps += self.manager.unload(part)
         if not current:
@@ -186,8 +200,21 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
             self._check_address()
         return [EndHolder(part.lock), UntilFree(part.lock)] if is_held(part.lock) else []
 
+    def _check_exposure(self) -> None:
+        """The bridge refuses it as well, but once it runs, and again every ten seconds."""
+        assert self.http is not None
+        host = self.http.host.strip("[]")
+        if not self.http.api_keys and not _is_loopback(host):
+            raise MlxdError(
+                Code.INVALID_REQUEST,
+                f"{host} can be reached by others: set http.api_keys in config.toml, or listen "
+                "on 127.0.0.1",
+                field="http.api_keys",
+            )
+
     def _check_address(self) -> None:
         """Nobody else may listen where the bridge should: a service manager says it badly."""
+        assert self.http is not None
         host = self.http.host.strip("[]")
         try:
             socket.create_server(
@@ -218,7 +245,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
             program=part.program,
             name=part.name,
             installed=_installed(part),
-            current=_current(part),
+            current=_current(part) if self.http else _installed(part),
             enabled=_installed(part) and self.manager.is_enabled(part, self.run),
             loaded=loaded,
             pid=pid,
@@ -245,7 +272,7 @@ _LOGS: Final = ("daemon*.log*", "bridge*.log*", "worker-*.log*")
 
 def this_service(
     home: Home,
-    http: HttpSettings,
+    http: HttpSettings | None,
     environ: Mapping[str, str],
     python: Path,
     which: Callable[[str], str | None],
@@ -254,6 +281,7 @@ def this_service(
     """The service of this home and interpreter, with the manager that this machine has.
 
     Args:
+        http: See :class:`Service`.
         which: Finds a program of the system, as :func:`shutil.which` does.
 
     Raises:
@@ -270,11 +298,13 @@ def this_service(
     environment = agents.service_environment(_expanded(environ, home, user_home))
     if which("launchctl"):
         manager: Manager = LaunchAgents(f"gui/{os.getuid()}")
-        parts = _agent_parts(home, http, python, environment, agents_folder(user_home))
+        parts = _agent_parts(
+            home, http or HttpSettings(), python, environment, agents_folder(user_home)
+        )
     elif which("systemctl"):
         manager = UserUnits()
         folder = units_folder(environ, user_home)
-        parts = _unit_parts(home, http, python, environment, folder)
+        parts = _unit_parts(home, http or HttpSettings(), python, environment, folder)
     else:
         raise MlxdError(
             Code.CONFLICT,
@@ -344,6 +374,13 @@ def _expanded(environ: Mapping[str, str], home: Home, user_home: Path) -> dict[s
         if given.get(name, "").startswith("~/"):
             given[name] = str(user_home / given[name][2:])
     return given
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _complaints(part: Part) -> tuple[str, ...]:

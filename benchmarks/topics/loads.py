@@ -1,5 +1,6 @@
 """How long a model takes to come and to go."""
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from benchmarks.processes import alive
 from benchmarks.raw import running_raw
 from benchmarks.service import Service, running_service, worker_pid
 
+_LOOK_EVERY_S = 0.05
 EXTRA_S = 0.2
 """What a cold spawn may cost beyond a process that imports the library and loads."""
 
@@ -29,8 +31,12 @@ async def measure(bench: Bench) -> Table:
             sides = [_ours(service, name, rounds), _alone(bench, folder, rounds)]
             await bench.interleave(sides)
             rows += _rows(name, rounds)
+    with running_service(bench, models, spare=True) as service:
+        for name, folder in models.items():
+            rows += await _with_spare(bench, service, name, folder)
     notes = (
         "files are in the page cache: what is measured is the service, not the disk",
+        "with a spare: beside mlx_lm.load() in a process that has imported it already",
         "in-process: a new python that imports mlx_lm and loads, from its start to a loaded model",
     )
     return Table("loads", "load to ready, and memory back", tuple(rows), notes)
@@ -51,6 +57,53 @@ def _ours(service: Service, model: str, rounds: Rounds) -> Side:
         rounds.add("unload", (gone_s - leaving_s) * 1000)
 
     return side
+
+
+async def _with_spare(bench: Bench, service: Service, name: str, folder: Path) -> list[Row]:
+    """A load that takes a process which has imported the libraries and waits."""
+    rounds = Rounds()
+    sides = [_spared(_ours(service, name, rounds), service), _loading(bench, folder, rounds)]
+    await bench.interleave(sides, bench.rounds + 1)
+    figures = (rounds.of("load")[1:], rounds.of("raw")[1:])  # the first read the files
+    return [
+        Row(
+            what=f"{name}: load to ready, with a spare",
+            unit="s",
+            ours=spread(figures[0]),
+            beside="load()",
+            theirs=spread(figures[1]),
+            ratio=ratios(*figures),
+            target=Target(at_most=1.1),
+        )
+    ]
+
+
+def _spared(load: Side, service: Service) -> Side:
+    async def side() -> None:
+        async with service.control() as control:
+            while not (await control.status()).spare_bytes or not _waits(service):
+                await asyncio.sleep(_LOOK_EVERY_S)
+        await load()
+
+    return side
+
+
+def _waits(service: Service) -> bool:
+    """Whether the newest spare has imported everything: it says so in its log."""
+    logs = (service.home / "logs").glob("worker-s*.log")
+    return any("spare.waiting" in log.read_text("utf-8") for log in logs)
+
+
+def _loading(bench: Bench, folder: Path, rounds: Rounds) -> Side:
+    async def side() -> None:
+        rounds.add("raw", await in_thread(lambda: _load_s(bench, folder)))
+
+    return side
+
+
+def _load_s(bench: Bench, folder: Path) -> float:
+    with running_raw(bench, folder) as raw:
+        return raw.load_s
 
 
 def _alone(bench: Bench, folder: Path, rounds: Rounds) -> Side:

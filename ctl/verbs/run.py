@@ -2,13 +2,15 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ctl.app import App
 from ctl.options import DURATION, json_option
-from daemon.wire import data as d
-from daemon.wire.errors import Code, MlxdError
+
+if TYPE_CHECKING:
+    from ctl.conversation import Conversation
 
 _EPILOG = """\b
 Examples:
@@ -16,6 +18,7 @@ Examples:
   mlxctl run mlxd/glimpse Compare these --image a.png --image b.png
   git diff | mlxctl run my-model --system "Write a commit message." -
   mlxctl run my-model "Why is the sky blue?" --temperature 0 --seed 7 --stats
+  mlxctl run my-model                     a chat; /help there lists its commands
 
 Several words make one prompt. "-" takes the prompt from stdin. Pictures stand before the
 text, in the order given. The model is loaded if need be. Ctrl-C stops the answer.
@@ -59,18 +62,28 @@ def run(  # noqa: PLR0913, PLR0917 - click hands every option over as an argumen
     timeout: float,
     stats: bool,
 ) -> None:
-    """Ask MODEL and print its answer as it comes."""
-    from ctl.answer import ask, outcome_shape, stats_line  # noqa: PLC0415
+    """Ask MODEL and print its answer as it comes; without a prompt: chat with it."""
+    from ctl.conversation import Conversation, read_image  # noqa: PLC0415
 
-    request = d.Generate(
-        lease="",
-        messages=_conversation(_prompt_text(prompt), images, system),
-        sampling=d.Sampling(temperature=temperature, top_p=top_p, seed=seed),
-        max_tokens=max_tokens,
+    talk = Conversation(
+        system=system,
+        images=tuple(map(read_image, images)),
+        settings={
+            "temperature": temperature,
+            "top_p": top_p,
+            "seed": seed,
+            "max_tokens": max_tokens,
+        },
         stop=stops,
     )
-    needs = ("vision",) if images else ("text",)
-    outcome = ask(app, model, request, needs=needs, deadline_ms=round(timeout * 1000))
+    deadline_ms = round(timeout * 1000)
+    if not prompt and _somebody_types(app):
+        _chat(app, model, talk, deadline_ms)
+        return
+    from ctl.answer import ask, outcome_shape, stats_line  # noqa: PLC0415
+
+    talk.ask(_prompt_text(prompt))
+    outcome = ask(app, model, talk.request(), needs=talk.needs, deadline_ms=deadline_ms)
     if app.as_json:
         app.show_json(outcome_shape(outcome))
     if stats:
@@ -87,20 +100,15 @@ def _prompt_text(words: tuple[str, ...]) -> str:
     return text
 
 
-def _conversation(
-    text: str, images: tuple[Path, ...], system: str | None
-) -> tuple[d.ChatMessage, ...]:
-    pictures = tuple(d.ImagePart(data=_read(image)) for image in images)
-    user = d.ChatMessage(role="user", parts=(*pictures, d.TextPart(text=text)))
-    if system is None:
-        return (user,)
-    return d.ChatMessage(role="system", parts=(d.TextPart(text=system),)), user
+def _somebody_types(app: App) -> bool:
+    return sys.stdin.isatty() and app.out_is_terminal and not app.as_json
 
 
-def _read(image: Path) -> bytes:
+def _chat(app: App, model: str, talk: "Conversation", deadline_ms: int) -> None:
+    from ctl.chat import Chat, set_up_line_editing  # noqa: PLC0415
+
+    keep_history = set_up_line_editing(app.home.root / "chat_history")
     try:
-        return image.read_bytes()
-    except OSError as error:
-        raise MlxdError(
-            Code.INVALID_REQUEST, f"cannot read {image}: {error.strerror}", field="image"
-        ) from error
+        Chat(app, model, talk, deadline_ms).run()
+    finally:
+        keep_history()

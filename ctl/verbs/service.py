@@ -112,7 +112,7 @@ def disable(app: App, dry_run: bool) -> None:
 @click.pass_obj
 def status(app: App) -> None:
     """Whether it is installed, enabled, loaded and running, and what to do where it is not."""
-    _show_state(app, _find(app))
+    _show_state(app, find_service(app))
     if problem := _config_problem(app):
         app.note(f"mlxctl: {problem}")
 
@@ -129,7 +129,7 @@ def _do(
 
     if keep_models and (problem := _config_problem(app)):  # it would not start again
         raise problem
-    found = _find(app)
+    found = find_service(app)
     if dry_run:
         _show_plan(app, plan(found))
         return
@@ -153,10 +153,15 @@ def _handing_over(app: App) -> AbstractContextManager[None]:
     return held(app.home.handover_mark, wait=True)
 
 
-def _find(app: App) -> "Service":
+def find_service(app: App) -> "Service":
+    """mlxd on this home, as the service manager of this machine would run it.
+
+    Raises:
+        MlxdError: ``conflict`` where there is no service manager.
+    """
     import shutil  # noqa: PLC0415
 
-    from daemon.wire.settings import HttpSettings, load_settings  # noqa: PLC0415
+    from daemon.wire.settings import load_settings  # noqa: PLC0415
     from launchd.service import this_service  # noqa: PLC0415
     from launchd.steps import run_program  # noqa: PLC0415
 
@@ -164,7 +169,7 @@ def _find(app: App) -> "Service":
         return shutil.which(program, path=app.environ.get("PATH"))
 
     # A service can be looked at and removed, whatever somebody has written into config.toml.
-    http = HttpSettings() if _config_problem(app) else load_settings(app.home.config_file).http
+    http = None if _config_problem(app) else load_settings(app.home.config_file).http
     python = Path(sys.executable)
     return this_service(app.home, http, app.environ, python, which, run_program)
 

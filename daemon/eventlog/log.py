@@ -20,7 +20,7 @@ from daemon.eventlog.errors import (
     LogBusy,
     LogWriteFailed,
 )
-from daemon.eventlog.opening import TAIL_BYTES, Findings, examine
+from daemon.eventlog.opening import TAIL_BYTES, Covers, Findings, examine
 from daemon.eventlog.reader import DECODER, Extent, Line, LogReader
 from daemon.eventlog.record import RECORD_BYTES_MAX, Record, seal
 from daemon.eventlog.segment import segment_name
@@ -103,6 +103,7 @@ class EventLog(LogReader):
         state_version: int = 1,
         segment_bytes_max: int = SEGMENT_BYTES_MAX,
         writable: bool = True,
+        covers: Covers = lambda _: True,
     ) -> tuple[Self, OpenReport]:
         """Check the log in ``folder``, cut off a torn tail, and make it ready.
 
@@ -110,6 +111,7 @@ class EventLog(LogReader):
             state_version: Snapshots of any other version are ignored.
             segment_bytes_max: A segment of this size or more is followed by another.
             writable: False changes nothing, takes no lock, and gives a log to read.
+            covers: Which snapshots are of use, by their places; the newest such is taken.
 
         Raises:
             LogBusy: Another process has it open for writing.
@@ -124,7 +126,7 @@ class EventLog(LogReader):
             if lock is None:
                 raise LogBusy(str(folder))
         try:
-            found = examine(disk, folder, state_version)
+            found = examine(disk, folder, state_version, covers)
             lost, file = _settle(disk, folder, found) if writable else (None, None)
         except BaseException:
             if lock is not None:

@@ -5,6 +5,7 @@ line; of older segments the two ends, which shows a missing or exchanged file. A
 bytes are checked by `mlxd log verify`, or here when there is no snapshot.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -57,6 +58,10 @@ class _Stamp(msgspec.Struct):
     at_ms: int
 
 
+Covers = Callable[[Position], bool]
+"""Whether a snapshot after that place is of use; those that are not are passed over."""
+
+
 def is_torn_tail(last: Scan) -> bool:
     """Whether what is wrong with the last segment is what a crash leaves behind."""
     return last.damage is not None and (
@@ -93,8 +98,10 @@ class _Folder:
         return lines[0]
 
 
-def examine(disk: Disk, folder: Path, state_version: int) -> Findings:
-    """Find the end of the log and the newest snapshot that fits it.
+def examine(
+    disk: Disk, folder: Path, state_version: int, covers: Covers = lambda _: True
+) -> Findings:
+    """Find the end of the log and the newest snapshot that fits it and that ``covers`` takes.
 
     Raises:
         LogDamaged: Something is wrong that no crash explains.
@@ -102,13 +109,13 @@ def examine(disk: Disk, folder: Path, state_version: int) -> Findings:
     """
     log = _Folder(disk, folder)
     if not log.segments:
-        _, warnings = _choose_snapshot(log, START, state_version)
+        _, warnings = _choose_snapshot(log, START, state_version, covers)
         return Findings(warnings=warnings)
     last = log.scan(log.segments[-1])
     _check_links(log, last)
     end_seq = max(last.last_seq, last.first_seq - 1)
     end = _position(log.line(end_seq), end_seq) if end_seq else START
-    snapshot, warnings = _choose_snapshot(log, end, state_version)
+    snapshot, warnings = _choose_snapshot(log, end, state_version, covers)
     after = snapshot.position.seq if snapshot else 0
     for first, following in pairwise(log.segments):
         if following > after:
@@ -146,13 +153,15 @@ def _position(line: bytes, seq: int) -> Position:
 
 
 def _choose_snapshot(
-    log: _Folder, end: Position, state_version: int
+    log: _Folder, end: Position, state_version: int, covers: Covers
 ) -> tuple[Snapshot | None, tuple[str, ...]]:
     """The newest snapshot that is whole and tells of this log, and why not newer ones."""
     warnings: list[str] = []
     for seq in snapshots_in(log.disk, log.folder):
         try:
-            return _usable_snapshot(log, seq, end, state_version), tuple(warnings)
+            snapshot = _usable_snapshot(log, seq, end, state_version)
+            if covers(snapshot.position):
+                return snapshot, tuple(warnings)
         except ValueError as error:
             warnings.append(f"the snapshot after record {seq} was ignored: {error}")
     return None, tuple(warnings)

@@ -79,6 +79,7 @@ def describe(target: Target, settings: Settings, inspections: Inspections) -> Mo
         context_tokens=context_tokens,
         adapter=os.path.realpath(target.adapter) if target.adapter is not None else None,
         identity=identity,
+        allow_code=target.allow_code,
     )
 
 

@@ -175,6 +175,13 @@ class ReportMeasured(Command, tag="report_measured", frozen=True, kw_only=True):
     measured_bytes: int
 
 
+class ReportSpeed(Command, tag="report_speed", frozen=True, kw_only=True):
+    """How fast the worker writes, over the last seconds in which it did."""
+
+    worker: str
+    tokens_per_s: float
+
+
 class ReportDrained(Command, tag="report_drained", frozen=True, kw_only=True):
     worker: str
 
@@ -311,6 +318,7 @@ Report = (
     | ReportLoadFailed
     | ReportRunning
     | ReportMeasured
+    | ReportSpeed
     | ReportDrained
     | ReportStillBusy
     | ReportExit

@@ -23,6 +23,7 @@ from daemon.pool.state import (
     Pool,
     Slot,
     Stopping,
+    residents,
 )
 
 _RANK: dict[m.PressureLevel, int] = {"normal": 0, "soft": 1, "hard": 2}
@@ -58,7 +59,11 @@ def _expire_recorded(draft: Draft) -> None:
         draft.emit(m.SafeModeLeft(reason=f"{SAFE_MODE_MS // 60_000} minutes have passed"))
     level_at_ms = _pressure_change_ms(pool)
     if level_at_ms is not None and level_at_ms <= now_ms:
-        draft.emit(m.MemoryPressure(level=pool.pressure_reported.level))
+        level = pool.pressure_reported.level
+        rising = _RANK[level] > _RANK[pool.pressure]
+        told = residents(pool) if rising else []  # to drop what they keep for later requests
+        names = tuple(slot.tenant.model.name for slot in told)
+        draft.emit(m.MemoryPressure(level=level, trimmed=names))
     record_counted(draft)
 
 

@@ -13,8 +13,11 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class SpawnWorker(Effect, tag="spawn_worker", frozen=True, kw_only=True):
+    """Attributes: ``yields`` while other models answer requests."""
+
     worker: str
     model: Model
+    yields: bool = False
 
 
 class BeginLoad(Effect, tag="begin_load", frozen=True, kw_only=True):
@@ -24,9 +27,16 @@ class BeginLoad(Effect, tag="begin_load", frozen=True, kw_only=True):
     model: Model
     kv_tokens: int
     rows_max: int
+    yields: bool = False
 
 
 class DrainWorker(Effect, tag="drain_worker", frozen=True, kw_only=True):
+    worker: str
+
+
+class TrimWorker(Effect, tag="trim_worker", frozen=True, kw_only=True):
+    """Memory is short: what it only keeps for later is to go."""
+
     worker: str
 
 
@@ -94,6 +104,7 @@ AnyEffect = (
     SpawnWorker
     | BeginLoad
     | DrainWorker
+    | TrimWorker
     | RetireWorker
     | StartSpare
     | EndSpare

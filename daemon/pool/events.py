@@ -289,7 +289,10 @@ class ThrashNoticed(
 class MemoryPressure(
     Durable, tag="memory.pressure", frozen=True, kw_only=True, forbid_unknown_fields=True
 ):
+    """Attributes: ``trimmed`` are the models that were told to drop their caches."""
+
     level: PressureLevel
+    trimmed: tuple[str, ...] = ()
 
 
 class MemoryResidue(
@@ -475,6 +478,12 @@ class MeasuredChanged(Volatile, tag="measured.changed", frozen=True, kw_only=Tru
     measured_bytes: int
 
 
+class SpeedChanged(Volatile, tag="speed.changed", frozen=True, kw_only=True):
+    worker: str
+    model: str
+    tokens_per_s: float
+
+
 class DrainConfirmed(Volatile, tag="drain.confirmed", frozen=True, kw_only=True):
     """The worker may be stopped.
 
@@ -572,6 +581,7 @@ UseEvent = (
     | LoadProgressed
     | RunningChanged
     | MeasuredChanged
+    | SpeedChanged
     | DrainConfirmed
     | StrayReported
 )

@@ -162,7 +162,13 @@ def _daemon_started(pool: Pool, event: m.DaemonStarted, at_ms: int) -> Pool:
     limits = event.limits or replace(pool.limits, budget_bytes=event.budget_bytes)
     boot_id = event.boot_id
     residues = {w: r for w, r in pool.residues.items() if r.boot_id == boot_id}
-    run = Run(boot_id=boot_id, started_at_ms=at_ms)
+    run = Run(
+        pid=event.pid,
+        version=event.version,
+        memory_total_bytes=event.memory_total_bytes,
+        boot_id=boot_id,
+        started_at_ms=at_ms,
+    )
     last = pool.run
     if last is not None and not last.settled and not last.ended_well:
         loading = {

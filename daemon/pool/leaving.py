@@ -128,11 +128,12 @@ def outgrown_bytes(pool: Pool) -> int:
     Loads that were allowed over the budget are left out, by their name in the log.
     """
     claims = 0
+    leaves = (Draining, Stopping)
     for slot in pool.slots.values():  # spelled out: every decision comes through here
         tenant = slot.tenant
-        if not tenant.over_budget and not isinstance(slot, Draining | Stopping):
+        if not tenant.over_budget and type(slot) not in leaves:
             reserved, measured = tenant.reserved_bytes, tenant.measured_bytes
-            claims += max(measured, reserved)
+            claims += measured if measured > reserved else reserved
     return claims - pool.budget_bytes
 
 

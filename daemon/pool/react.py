@@ -4,7 +4,7 @@ from typing import assert_never
 
 from daemon.pool import messages as m
 from daemon.pool.loading import expected_load_ms
-from daemon.pool.state import Busy, Draining, Idle, Loading, Pool, Stopping
+from daemon.pool.state import Busy, Draining, Idle, Loading, Pool, Stopping, residents
 
 
 def react(pool: Pool, event: m.Event) -> tuple[m.AnyEffect, ...]:
@@ -19,13 +19,16 @@ def react(pool: Pool, event: m.Event) -> tuple[m.AnyEffect, ...]:
         return (m.StartSpare(spare=event.spare),)
     if isinstance(event, m.SpareEnded) and not event.why:
         return (m.EndSpare(spare=event.spare),)
+    if isinstance(event, m.MemoryPressure) and event.trimmed:
+        return tuple(m.TrimWorker(worker=slot.tenant.worker) for slot in residents(pool))
     return ()  # what is known of models, of the daemon and of its conditions
 
 
 def _slot_event(pool: Pool, event: m.SlotEvent) -> tuple[m.AnyEffect, ...]:
     match event:
         case m.LoadStarted():
-            spawn = m.SpawnWorker(worker=event.worker, model=event.model)
+            yields = _others_run(pool)
+            spawn = m.SpawnWorker(worker=event.worker, model=event.model, yields=yields)
             return (spawn, *_progress(pool, event.worker))
         case m.WorkerSpawned():
             return _begin(pool, event)
@@ -92,7 +95,7 @@ def _use_event(pool: Pool, event: m.UseEvent) -> tuple[m.AnyEffect, ...]:
             return (m.RetireWorker(worker=event.worker, reason=reason),)
         case m.StrayReported():
             return (m.RetireWorker(worker=event.worker, reason=event.why),)
-        case m.LeaseEnded() | m.RunningChanged() | m.MeasuredChanged():
+        case m.LeaseEnded() | m.RunningChanged() | m.MeasuredChanged() | m.SpeedChanged():
             return ()
         case _:
             assert_never(event)
@@ -136,8 +139,14 @@ def _begin(pool: Pool, event: m.WorkerSpawned) -> tuple[m.AnyEffect, ...]:
             model=tenant.model,
             kv_tokens=tenant.kv_tokens,
             rows_max=tenant.rows_max,
+            yields=_others_run(pool),
         ),
     )
+
+
+def _others_run(pool: Pool) -> bool:
+    """Whether a load takes its processor time from requests that run."""
+    return any(isinstance(slot, Busy) and slot.running > 0 for slot in pool.slots.values())
 
 
 def _leave(pool: Pool, event: m.UnloadStarted) -> tuple[m.AnyEffect, ...]:

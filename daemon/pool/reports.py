@@ -28,7 +28,7 @@ def report(draft: Draft, command: m.Report) -> None:
             _spawned(draft, slot, command)
         case m.ReportProgress() | m.ReportReady() | m.ReportLoadFailed():
             _load_report(draft, slot, command)
-        case m.ReportRunning() | m.ReportMeasured():
+        case m.ReportRunning() | m.ReportMeasured() | m.ReportSpeed():
             _service_report(draft, slot, command)
         case m.ReportDrained() | m.ReportStillBusy():
             _drain_report(draft, slot, command)
@@ -109,17 +109,24 @@ def _ready(
 # --- serving ----------------------------------------------------------------------
 
 
-def _service_report(draft: Draft, slot: Slot, command: m.ReportRunning | m.ReportMeasured) -> None:
-    if isinstance(command, m.ReportMeasured):
-        draft.emit(
-            m.MeasuredChanged(
-                worker=command.worker,
-                model=slot.tenant.model.name,
-                measured_bytes=max(command.measured_bytes, 0),
+def _service_report(
+    draft: Draft, slot: Slot, command: m.ReportRunning | m.ReportMeasured | m.ReportSpeed
+) -> None:
+    name = slot.tenant.model.name
+    match command:
+        case m.ReportMeasured():
+            measured_bytes = max(command.measured_bytes, 0)
+            draft.emit(
+                m.MeasuredChanged(worker=command.worker, model=name, measured_bytes=measured_bytes)
             )
-        )
-    elif isinstance(slot, Idle | Busy):
-        _running(draft, slot, command.running, command.leases)
+        case m.ReportSpeed():
+            tokens_per_s = max(command.tokens_per_s, 0.0)
+            draft.emit(m.SpeedChanged(worker=command.worker, model=name, tokens_per_s=tokens_per_s))
+        case m.ReportRunning():
+            if isinstance(slot, Idle | Busy):
+                _running(draft, slot, command.running, command.leases)
+        case _:
+            assert_never(command)
 
 
 def _running(draft: Draft, slot: Idle | Busy, running: int, leases: tuple[str, ...]) -> None:

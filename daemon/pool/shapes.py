@@ -58,6 +58,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         weights_bytes: Sum of the tensors in the safetensors headers.
         kv_token_bytes: KV cache bytes one token of one row takes.
         identity: Changes when the files change: what was found incompatible is tried again.
+        allow_code: The configuration lets the folder's own Python files run, for this model.
     """
 
     key: str
@@ -70,6 +71,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int
     adapter: str | None = None
     identity: str = ""
+    allow_code: bool = False
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -49,6 +49,6 @@ def _may_stay(pool: Pool) -> bool:
 
 def _may_start(pool: Pool) -> bool:
     """A spare's imports take a processor for a second: they come after every load."""
-    waited_for = pool.waiters or pool.wishes
-    loading = any(isinstance(slot, Loading) for slot in pool.slots.values())
-    return pool.run is not None and not waited_for and not loading and _may_stay(pool)
+    if pool.run is None or pool.waiters or pool.wishes or not _may_stay(pool):
+        return False
+    return not any(isinstance(slot, Loading) for slot in pool.slots.values())

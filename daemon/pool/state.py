@@ -42,6 +42,11 @@ CRASHES_KEPT: Final = 64
 """More crashes than this in a window are not told apart; also the most that count."""
 
 
+STATE_VERSION: Final = 3
+"""Of the pool as it stands in snapshots; raised with any change of its shape or of
+``evolve``. Snapshots of another version are ignored, and the log replayed instead."""
+
+
 class Process(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker's process is known to the system; start time guards against pid reuse."""
 
@@ -61,6 +66,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
         used_at_ms: A restored model's last use before it was loaded again.
         kept: Belongs to the pool as people made it: comes back after a restart or crash.
         waits: Of requests for their lease, since usage was last recorded.
+        tokens_per_s: How fast it wrote over the last seconds in which it did.
     """
 
     model: Model
@@ -76,6 +82,7 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     ttl_asked: bool = False
     kept: bool = False
     waits: Waits = Waits()
+    tokens_per_s: float = 0.0
     process: Process | None = None
 
     @property
@@ -230,6 +237,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         suspects: Models (key and name) that were loading when those ended.
     """
 
+    pid: int
+    version: str
+    memory_total_bytes: int
     boot_id: str
     started_at_ms: int
     ended_well: bool = False
@@ -325,6 +335,11 @@ def put(pool: Pool, slot: Slot) -> Pool:
     return msgspec.structs.replace(pool, slots={**pool.slots, slot.tenant.model.key: slot})
 
 
+def residents(pool: Pool) -> list[Idle | Busy]:
+    """Models that serve, or could at once."""
+    return [slot for slot in pool.slots.values() if isinstance(slot, Idle | Busy)]
+
+
 def resident(tenant: Tenant, service: Service, leases: frozenset[str], running: int) -> Idle | Busy:
     """The state of a loaded model that is so used."""
     if leases or running:
@@ -373,7 +388,7 @@ def _durable_slot(slot: Slot) -> Slot:
 
 
 def _durable_tenant(tenant: Tenant) -> Tenant:
-    return msgspec.structs.replace(tenant, measured_bytes=0, waits=Waits())
+    return msgspec.structs.replace(tenant, measured_bytes=0, waits=Waits(), tokens_per_s=0.0)
 
 
 def _durable_service(service: Service) -> Service:

@@ -85,6 +85,11 @@ def _use_event(pool: Pool, event: m.UseEvent, at_ms: int) -> Pool:
             assert slot is not None
             tenant = replace(slot.tenant, measured_bytes=event.measured_bytes)
             return put(pool, replace(slot, tenant=tenant))
+        case m.SpeedChanged():
+            slot = pool.slot_of(event.worker)
+            assert slot is not None
+            tenant = replace(slot.tenant, tokens_per_s=event.tokens_per_s)
+            return put(pool, replace(slot, tenant=tenant))
         case m.DrainConfirmed():
             slot = pool.slot_of(event.worker)
             assert isinstance(slot, Draining)

@@ -171,6 +171,7 @@ def _resident(pool: Pool, key: str, slot: Slot) -> c.ResidentModel:
         loaded_at_ms=service.loaded_at_ms if service else None,
         last_used_at_ms=service.last_used_at_ms if service else None,
         expires_at_ms=expiry_ms(pool, key, slot) if isinstance(slot, Idle) else None,
+        tokens_per_s=round(tenant.tokens_per_s, 1),
     )
 
 

@@ -59,8 +59,11 @@ class Host(Protocol):
     @property
     def boot_id(self) -> str: ...
 
-    async def spawn(self, worker: str) -> WorkerProcess:
+    async def spawn(self, worker: str, *, yields: bool) -> WorkerProcess:
         """Start a worker's process.
+
+        Args:
+            yields: Its imports leave the processor to others.
 
         Raises:
             OSError: It could not be started.
@@ -123,8 +126,8 @@ class OsHost:
         self._home = home
         self._launcher = launcher
 
-    async def spawn(self, worker: str) -> WorkerProcess:
-        return await anyio.to_thread.run_sync(self._launcher.spawn, worker)
+    async def spawn(self, worker: str, *, yields: bool) -> WorkerProcess:
+        return await anyio.to_thread.run_sync(self._launcher.spawn, worker, yields)
 
     async def spawn_spare(self, spare: str) -> WorkerProcess:
         return await anyio.to_thread.run_sync(self._launcher.spawn_spare, spare)

@@ -13,6 +13,7 @@ import anyio.to_thread
 import msgspec
 
 from daemon.wire.errors import Code, MlxdError
+from daemon.wire.logs import cut_back
 
 LISTEN_TIMEOUT_S: Final = 60.0
 """From the spawn to the line that says it listens; a cold disk and a busy machine included."""
@@ -60,9 +61,14 @@ class Launcher(msgspec.Struct, frozen=True):
     command: tuple[str, ...]
     env: dict[str, str]
 
-    def spawn(self, worker: str) -> subprocess.Popen[bytes]:
-        """Start worker ``worker`` in a session of its own; its stdout is ours to read."""
-        return self._start(worker, ("--worker", worker), subprocess.DEVNULL)
+    def spawn(self, worker: str, yields: bool = False) -> subprocess.Popen[bytes]:
+        """Start worker ``worker`` in a session of its own; its stdout is ours to read.
+
+        Args:
+            yields: Its imports leave the processor to others.
+        """
+        extra = ("--yields",) if yields else ()
+        return self._start(worker, ("--worker", worker, *extra), subprocess.DEVNULL)
 
     def spawn_spare(self, spare: str) -> subprocess.Popen[bytes]:
         """Start a worker that imports its libraries and waits for :meth:`hand_over`.
@@ -101,16 +107,15 @@ class Launcher(msgspec.Struct, frozen=True):
 
 
 def bound_logs(logs_dir: Path) -> None:
-    """Keep the newest worker logs, none of them longer than ``LOG_BYTES_MAX``.
+    """Keep the newest worker logs, and of a long one the end.
 
-    They are written in append mode, so that one which is cut back goes on from its start.
+    They are written in append mode, so that one which is cut back goes on behind that.
     """
     logs = sorted(logs_dir.glob("worker-*.log"), key=lambda log: log.stat().st_mtime)
     for log in logs[: -LOGS_MAX + 1]:
         log.unlink()
     for log in logs[-LOGS_MAX + 1 :]:
-        if log.stat().st_size > LOG_BYTES_MAX:
-            os.truncate(log, 0)
+        cut_back(log, LOG_BYTES_MAX, LOG_BYTES_MAX // 4)
 
 
 def worker_command() -> tuple[str, ...]:

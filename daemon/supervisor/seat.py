@@ -1,5 +1,6 @@
 """One worker as the supervisor holds it: what it is owed, and what it used."""
 
+from collections import deque
 from contextlib import suppress
 from typing import Final
 
@@ -7,11 +8,13 @@ import anyio
 
 from daemon.pool.messages import ReportUsage
 from daemon.supervisor.host import WorkerProcess
+from daemon.supervisor.residue import Wiring
 from daemon.wire import data as d
 
 OUTBOX_MAX: Final = 64
 USAGE_WINDOW_MS: Final = 60_000
 ARRIVALS_MAX: Final = 512
+SPEED_WINDOW_MS: Final = 10_000
 
 
 class Usage:
@@ -50,11 +53,33 @@ class Usage:
         )
 
 
+class Speed:
+    """How fast a worker writes, from what it says it has written since its load."""
+
+    def __init__(self) -> None:
+        self._heard: deque[d.Written] = deque([d.Written(tokens=0, writing_ms=0)])
+
+    def add(self, written: d.Written) -> float:
+        """Tokens a second over the last of its writing, ``SPEED_WINDOW_MS`` at most."""
+        self._heard.append(written)
+        while len(self._heard) > 2 and written.writing_ms - self._heard[0].writing_ms > (
+            SPEED_WINDOW_MS
+        ):
+            self._heard.popleft()
+        oldest = self._heard[0]
+        took_ms = written.writing_ms - oldest.writing_ms
+        return 1000 * (written.tokens - oldest.tokens) / took_ms if took_ms > 0 else 0.0
+
+
 class Seat:
     """A worker that lives, or is about to."""
 
-    def __init__(self, worker: str) -> None:
+    def __init__(self, worker: str, wiring: Wiring) -> None:
         self.worker = worker
+        self.wiring = wiring
+        self.footprint_bytes = 0
+        """What it last said that it holds."""
+        self.loading = False
         self.process: WorkerProcess | None = None
         """None for an adopted worker: it is no child of ours."""
         self.pid: int | None = None
@@ -63,6 +88,7 @@ class Seat:
         """Its parting word."""
         self.retiring = False
         self.usage: Usage | None = None
+        self.speed = Speed()
         self.ended = anyio.Event()
         self._send, self.outbox = anyio.create_memory_object_stream[d.LinkCommand](OUTBOX_MAX)
 
@@ -72,8 +98,17 @@ class Seat:
         A worker is told a handful of things in its life: a full outbox is our own bug. One
         whose link has ended is told nothing more.
         """
+        self.loading |= isinstance(command, d.Begin)
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             self._send.send_nowait(command)
+
+    def hear(self, report: d.LinkReport) -> None:
+        """Note what a report tells of the worker's memory."""
+        if isinstance(report, d.Ready | d.Measured | d.Hosting):
+            self.footprint_bytes = report.measured_bytes
+        if isinstance(report, d.Ready | d.LoadFailed):
+            self.loading = False
+        self.wiring.look()
 
     def close(self) -> None:
         """Nothing more will be told."""

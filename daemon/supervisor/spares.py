@@ -20,7 +20,7 @@ from daemon.wire.errors import MlxdError
 _log: Final = structlog.get_logger("supervisor")
 
 
-class _Held:
+class Held:
     """A spare that is there, or about to be."""
 
     def __init__(self, spare: str) -> None:
@@ -44,11 +44,11 @@ class Spares:
         self._host = host
         self._tasks = tasks
         self._ended = ended
-        self._held: _Held | None = None
+        self._held: Held | None = None
 
     def start(self, spare: str) -> None:
         """Begin to start a process; returns at once."""
-        self._held = _Held(spare)
+        self._held = Held(spare)
         self._tasks.start_soon(self._hold, self._held)
 
     def end(self, spare: str) -> None:
@@ -56,9 +56,17 @@ class Spares:
         if self._held is not None and self._held.spare == spare:
             self._dismiss(self._held)
 
-    async def take(self, worker: str) -> WorkerProcess | None:
-        """The spare, which has become ``worker`` and listens as such; None if there is none."""
+    def reserve(self) -> Held | None:
+        """The spare, for the load that was just decided; None if there is none.
+
+        At once, as the pool counts it: another spare may be decided next.
+        """
         held, self._held = self._held, None
+        return held
+
+    async def take(self, held: Held | None, worker: str) -> WorkerProcess | None:
+        """What was reserved, once it has become ``worker`` and listens as such; None if it
+        is of no use."""
         if held is None:
             return None
         await held.spawned.wait()
@@ -74,14 +82,14 @@ class Spares:
         held.watch.cancel()
         return held.process
 
-    def _dismiss(self, held: _Held) -> None:
+    def _dismiss(self, held: Held) -> None:
         held.dismissed = True
         if self._held is held:
             self._held = None
         if held.process is not None:
             self._host.signal(held.process.pid, signal.SIGTERM)
 
-    async def _hold(self, held: _Held) -> None:
+    async def _hold(self, held: Held) -> None:
         """Start it, and wait for its end unless a load takes it."""
         try:
             with anyio.CancelScope(shield=True):
@@ -97,7 +105,7 @@ class Spares:
         with held.watch:
             await self._watch(held, process)
 
-    async def _watch(self, held: _Held, process: WorkerProcess) -> None:
+    async def _watch(self, held: Held, process: WorkerProcess) -> None:
         try:
             await self._host.wait_exit(process.pid)
         except anyio.get_cancelled_exc_class():
@@ -107,7 +115,7 @@ class Spares:
         await self._report(held, f"it ended with exit code {process.wait()}")
         self._host.let_go(process)
 
-    async def _report(self, held: _Held, why: str) -> None:
+    async def _report(self, held: Held, why: str) -> None:
         """Say so, unless it was told to end, or a load that took it sees for itself."""
         if self._held is held:
             self._held = None

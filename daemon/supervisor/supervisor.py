@@ -18,8 +18,9 @@ from daemon.pool import messages as m
 from daemon.pool.state import Loading, Pool, Slot
 from daemon.supervisor.host import Host, OsHost, WorkerLink
 from daemon.supervisor.launch import Launcher
+from daemon.supervisor.residue import Wiring
 from daemon.supervisor.seat import USAGE_WINDOW_MS, Seat, Usage
-from daemon.supervisor.spares import Spares
+from daemon.supervisor.spares import Held, Spares
 from daemon.wire import data as d
 from daemon.wire.errors import MlxdError
 from daemon.wire.paths import Home
@@ -59,8 +60,15 @@ _SELF: Final = m.Cause(command="supervisor")
 class Supervisor:
     """Holds the workers; made by :func:`open_supervisor`."""
 
-    def __init__(self, host: Host, tasks: TaskGroup, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        tasks: TaskGroup,
+        now_ms: Callable[[], int],
+        make_wiring: Callable[[], Wiring] = Wiring,
+    ) -> None:
         self._host = host
+        self._make_wiring = make_wiring
         self._tasks = tasks
         self._now_ms = now_ms
         self._seats: dict[str, Seat] = {}
@@ -76,13 +84,16 @@ class Supervisor:
         """Begin ``effect``; returns at once."""
         match effect:
             case m.SpawnWorker():
-                seat = Seat(effect.worker)
+                seat = Seat(effect.worker, self._make_wiring())
                 self._seats[effect.worker] = seat
-                self._tasks.start_soon(self._host_new, seat)
+                spare = self._spares.reserve()
+                self._tasks.start_soon(self._host_new, seat, spare, effect.yields)
             case m.BeginLoad():
                 self._tell(effect.worker, _begin(effect))
             case m.DrainWorker():
                 self._tell(effect.worker, d.Drain())
+            case m.TrimWorker():
+                self._tell(effect.worker, d.Trim())
             case m.RetireWorker():
                 self._retire(effect.worker, effect.reason)
             case m.StartSpare():
@@ -105,7 +116,7 @@ class Supervisor:
         for slot in pool.slots.values():
             worker = slot.tenant.worker
             if await self._host.is_held(worker):
-                seat = Seat(worker)
+                seat = Seat(worker, self._make_wiring())
                 self._recognise(seat)
                 self._seats[worker] = seat
                 self._tasks.start_soon(self._host_adopted, seat)
@@ -121,9 +132,9 @@ class Supervisor:
 
     # --- a worker's life --------------------------------------------------------------
 
-    async def _host_new(self, seat: Seat) -> None:
+    async def _host_new(self, seat: Seat, spare: Held | None, yields: bool) -> None:
         with closing(seat):
-            await self._start_and_converse(seat)
+            await self._start_and_converse(seat, spare, yields=yields)
             await self._reap(seat)
 
     async def _host_adopted(self, seat: Seat) -> None:
@@ -131,12 +142,12 @@ class Supervisor:
             await self._take_over_and_converse(seat)
             await self._reap(seat)
 
-    async def _start_and_converse(self, seat: Seat) -> None:
+    async def _start_and_converse(self, seat: Seat, spare: Held | None, *, yields: bool) -> None:
         try:
-            seat.process = await self._spares.take(seat.worker)
+            seat.process = await self._spares.take(spare, seat.worker)
             spawned = seat.process is None
             if seat.process is None:
-                seat.process = await self._host.spawn(seat.worker)
+                seat.process = await self._host.spawn(seat.worker, yields=yields)
             seat.pid = seat.process.pid
             seat.start_time = self._host.start_time(seat.pid)
             if spawned:
@@ -181,10 +192,14 @@ class Supervisor:
             tasks.cancel_scope.cancel()
 
     async def _heard(self, seat: Seat, report: d.LinkReport) -> None:
+        seat.hear(report)
         if isinstance(report, d.Bye):
             seat.said = report.reason
         elif isinstance(report, d.UsageReport):
             self._count(seat, report)
+        elif isinstance(report, d.Written):
+            per_s = seat.speed.add(report)
+            await self._report(m.ReportSpeed(worker=seat.worker, tokens_per_s=per_s))
         else:
             command = _command(seat.worker, report)
             if command is not None:
@@ -209,6 +224,7 @@ class Supervisor:
         del self._seats[seat.worker]
         self._host.remove_files(seat.worker)
         await self._flush(seat)
+        await self._report_residue(seat)
         _log.info("worker.exited", worker=seat.worker, exit_code=code, said=seat.said)
         await self._report(
             m.ReportExit(
@@ -218,6 +234,19 @@ class Supervisor:
                 said=seat.said,
             )
         )
+
+    async def _report_residue(self, seat: Seat) -> None:
+        """Memory that a worker which is gone has not given back; at most 10 s to find out.
+
+        A load beside it wires memory of its own and would hide what came back: then nothing
+        is said, rather than a residue that is none.
+        """
+        if any(other.loading for other in self._seats.values()):
+            return
+        residue_bytes = await seat.wiring.residue_bytes(seat.footprint_bytes)
+        if residue_bytes and not any(other.loading for other in self._seats.values()):
+            _log.error("memory.residue", worker=seat.worker, residue_bytes=residue_bytes)
+            await self._report(m.ReportResidue(worker=seat.worker, residue_bytes=residue_bytes))
 
     # --- telling ------------------------------------------------------------------------
 
@@ -344,12 +373,14 @@ def _begin(effect: m.BeginLoad) -> d.Begin:
         path=model.path,
         kind=model.kind,
         adapter=model.adapter,
+        allow_code=model.allow_code,
         weights_bytes=model.weights_bytes,
         kv_tokens=effect.kv_tokens,
         kv_bytes=max(effect.kv_tokens * model.kv_token_bytes, KEPT_BYTES_MIN),
         context_tokens=model.context_tokens,
         rows_max=effect.rows_max,
         cache_bytes_max=BUFFERS_BYTES_MAX,
+        yields=effect.yields,
     )
 
 
@@ -406,8 +437,10 @@ async def open_supervisor(
 
 
 @asynccontextmanager
-async def open_supervisor_on(host: Host, now_ms: Callable[[], int]) -> AsyncIterator[Supervisor]:
-    """The same on any host."""
+async def open_supervisor_on(
+    host: Host, now_ms: Callable[[], int], make_wiring: Callable[[], Wiring] = Wiring
+) -> AsyncIterator[Supervisor]:
+    """The same on any host, and with memory that is read in another way."""
     async with anyio.create_task_group() as tasks:
-        yield Supervisor(host, tasks, now_ms)
+        yield Supervisor(host, tasks, now_ms, make_wiring)
         tasks.cancel_scope.cancel()

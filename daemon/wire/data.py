@@ -12,6 +12,7 @@ import msgspec
 
 from daemon.wire.control import Frame
 from daemon.wire.errors import Fault
+from daemon.wire.forms import Constraint
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -63,19 +64,6 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: dict[int, float] | None = None
-
-
-class AnyJson(msgspec.Struct, frozen=True, tag="json_object", tag_field="type"):
-    """The answer's text is one JSON object."""
-
-
-class JsonSchema(msgspec.Struct, frozen=True, tag="json_schema", tag_field="type"):
-    """The answer's text is JSON that a JSON Schema accepts; ``schema`` is its JSON text."""
-
-    schema: bytes
-
-
-Constraint = AnyJson | JsonSchema
 
 
 class Generate(Frame, tag="generate", omit_defaults=True, frozen=True, kw_only=True):
@@ -353,6 +341,7 @@ class Begin(Frame, tag="begin", frozen=True, kw_only=True):
     Attributes:
         name: What people call the model.
         path: The model folder, absolute and real.
+        allow_code: Whether Python files of that folder may run.
         kind: Which engine: "text", "vision", "embeddings", "speech", "transcription".
         weights_bytes: For the progress of loading.
         kv_tokens: Rows times the longest row may not pass this; requests wait instead.
@@ -361,6 +350,7 @@ class Begin(Frame, tag="begin", frozen=True, kw_only=True):
         context_tokens: Longest prompt + answer of one request.
         rows_max: Most requests decoded at once.
         cache_bytes_max: Freed buffers that the library may hold for reuse.
+        yields: Load at a low priority: other models answer requests.
         detach_grace_s: How long to live without a daemon.
     """
 
@@ -368,17 +358,23 @@ class Begin(Frame, tag="begin", frozen=True, kw_only=True):
     path: str
     kind: str
     adapter: str | None = None
+    allow_code: bool = False
     weights_bytes: int
     kv_tokens: int
     kv_bytes: int = 0
     context_tokens: int
     rows_max: int
     cache_bytes_max: int
+    yields: bool = False
     detach_grace_s: float = 600.0
 
 
 class Drain(Frame, tag="drain", frozen=True, kw_only=True):
     """Close admission if nothing runs: answered :class:`Drained`, else :class:`StillBusy`."""
+
+
+class Trim(Frame, tag="trim", frozen=True, kw_only=True):
+    """Memory is short: drop what is only kept for later requests."""
 
 
 class Retire(Frame, tag="retire", frozen=True, kw_only=True):
@@ -388,7 +384,7 @@ class Retire(Frame, tag="retire", frozen=True, kw_only=True):
     grace_s: float = 0.0
 
 
-LinkCommand = Begin | Drain | Retire
+LinkCommand = Begin | Drain | Trim | Retire
 
 
 class Hosting(Frame, tag="hosting", frozen=True, kw_only=True):
@@ -448,6 +444,18 @@ class Measured(Frame, tag="measured", frozen=True, kw_only=True):
     measured_bytes: int
 
 
+class Written(Frame, tag="written", frozen=True, kw_only=True):
+    """Since the model was loaded, at most once a second and only while requests run.
+
+    Attributes:
+        tokens: Completion tokens of all requests together.
+        writing_ms: Time spent in steps that gave any.
+    """
+
+    tokens: int
+    writing_ms: int
+
+
 class UsageReport(Frame, tag="usage_report", frozen=True, kw_only=True):
     """One finished request, for the daemon's usage records."""
 
@@ -481,6 +489,7 @@ LinkReport = (
     | LoadFailed
     | Running
     | Measured
+    | Written
     | UsageReport
     | Drained
     | StillBusy

@@ -182,11 +182,13 @@ def _thrash_noticed(e: Fields) -> str:
 
 
 def _memory_pressure(e: Fields) -> str:
-    return {
+    said = {
         "normal": "the system has memory again",
         "soft": "the system is short of memory: no new loads",
         "hard": "the system is very short of memory: idle models go",
     }[e["level"]]
+    trimmed = e.get("trimmed")
+    return f"{said}; told to drop their caches: {', '.join(trimmed)}" if trimmed else said
 
 
 def _memory_residue(e: Fields) -> str:

@@ -5,6 +5,7 @@ path and, where the key can be found in the text, its line. docs/settings.md is 
 from these structs.
 """
 
+import hashlib
 import ipaddress
 import re
 import tomllib
@@ -20,6 +21,7 @@ from daemon.wire.units import parse_bytes, parse_duration_s
 
 MODEL_NAME_CHARS_MAX: Final = 256
 CONFIG_BYTES_MAX: Final = 1 << 20
+HASHED_KEY: Final = re.compile("sha256:[0-9a-f]{64}")
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,7 +90,8 @@ class HttpSettings(_Section, frozen=True, kw_only=True):
     Attributes:
         host: Address to listen on. Anything but loopback needs ``api_keys``.
         port: 0 takes a free one.
-        api_keys: Keys of which a request must present one. Empty: none needed.
+        api_keys: Hashes of keys, of which a request must present one (``mlx-bridge --new-key``
+            makes one). Empty: none needed.
         allowed_hosts: Host headers accepted beside loopback names.
         allowed_origins: Web origins that may call, for example "https://chat.example.org".
         body_bytes_max: Largest request body.
@@ -373,10 +376,11 @@ def _check_http(http: HttpSettings) -> None:
             f"{http.host} can be reached by others: set http.api_keys, or keep 127.0.0.1",
         )
     for index, api_key in enumerate(http.api_keys):
-        if len(api_key) < 8 or not api_key.isprintable() or not api_key.isascii():
+        if not HASHED_KEY.fullmatch(api_key):
             raise _Wrong(
                 ("http", "api_keys", f"[{index}]"),
-                "a key has 8 or more printable ASCII characters",
+                "keys are kept as their hash, sha256: and 64 hex digits; make one with: "
+                "mlx-bridge --new-key",
             )
     for index, origin in enumerate(http.allowed_origins):
         if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s*]+", origin):
@@ -384,6 +388,11 @@ def _check_http(http: HttpSettings) -> None:
                 ("http", "allowed_origins", f"[{index}]"),
                 'expected an origin such as "https://chat.example.org", without a path',
             )
+
+
+def hashed_key(key: str) -> str:
+    """An API key as config.toml keeps it: who reads the file does not have the key."""
+    return "sha256:" + hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
 
 
 def is_loopback(host: str) -> bool:

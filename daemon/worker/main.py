@@ -30,6 +30,10 @@ ImportLibraries = Callable[[bool], None]
 EXIT_TAKEN: Final = 73
 """Another process holds the worker's lock (EX_CANTCREAT, as for a second daemon)."""
 
+_LOGS: Final = "daemon.wire.logs"
+_SERVING: Final = ("daemon.worker.runner", "daemon.worker.serving")
+"""Imported late: structlog and anyio take longer than everything before "ready"."""
+
 LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -53,7 +57,7 @@ def main(argv: Sequence[str], registry: Registry, import_libraries: ImportLibrar
         return 0
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if arguments.spare:
-        arguments.worker = _become(import_libraries)
+        arguments.worker = _become(import_libraries, arguments.log_level)
         if not arguments.worker:
             return 0
     inbox = Inbox()
@@ -71,13 +75,15 @@ def main(argv: Sequence[str], registry: Registry, import_libraries: ImportLibrar
         claimed.release()
 
 
-def _become(import_libraries: ImportLibraries) -> str:
+def _become(import_libraries: ImportLibraries, log_level: str) -> str:
     """Wait as a spare; gives the id of the worker to be, or "" if none is wanted any more."""
     out = os.dup(1)
     os.dup2(2, 1)
     in_background(partial(import_libraries, True))
-    import_module("daemon.worker.runner")
-    import_module("daemon.worker.serving")
+    for module in _SERVING:
+        import_module(module)
+    import_module(_LOGS).set_up_logging(log_level, worker="")
+    import_module("structlog").get_logger().info("spare.waiting")
     worker = sys.stdin.readline().strip()
     os.dup2(out, 1)
     os.close(out)
@@ -102,7 +108,7 @@ def _serve(
     inbox: Inbox,
     claimed: Claim,
 ) -> int:
-    # Imported here: structlog and anyio take longer than everything before "ready".
+    # Late: see _SERVING.
     from daemon.wire.logs import set_up_logging  # noqa: PLC0415
     from daemon.worker.runner import Runner  # noqa: PLC0415
     from daemon.worker.serving import Sockets  # noqa: PLC0415
@@ -112,8 +118,10 @@ def _serve(
     runner = Runner(arguments.worker, registry, inbox, sockets)
     sockets.start(runner.hosting())
     try:
-        if not arguments.spare:
+        if arguments.yields:
             in_background(partial(import_libraries, False))
+        elif not arguments.spare:
+            import_libraries(False)
         return runner.run()
     finally:
         sockets.stop()
@@ -135,6 +143,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--probe", action="store_true", help="print what MLX says of this machine")
     parser.add_argument("--worker", metavar="ID", default="")
     parser.add_argument("--spare", action="store_true", help="hear on stdin which worker to be")
+    parser.add_argument("--yields", action="store_true", help="import at a low priority")
     parser.add_argument("--run-dir", type=Path, metavar="DIR")
     parser.add_argument("--log-level", choices=LEVELS, default="info")
     arguments = parser.parse_args(argv)

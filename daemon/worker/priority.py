@@ -1,6 +1,6 @@
-"""Loading yields to what others stream: imports and reading at a lower scheduling priority.
+"""Loading yields to what other models stream: imports and reading at a lower priority.
 
-Only the order on a busy processor changes: alone, a load is as fast as ever. On Linux a
+The daemon says when: only while requests run. On Linux a
 thread's nice value is its own, and may be raised by anybody and lowered again by few: so
 imports run in a thread that ends afterwards, and a thread that goes on is only lowered where
 it can be brought back. macOS has classes of service, which a thread may change at will.

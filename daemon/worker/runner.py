@@ -7,6 +7,7 @@ polling while it has not. Whatever a turn of the loop gave goes out as one post.
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Final, Literal, assert_never
 
 import structlog
@@ -31,6 +32,7 @@ from daemon.wire.data import (
     Running,
     StillBusy,
     TokenCount,
+    Trim,
     Usage,
     UsageReport,
     WorkAnswer,
@@ -49,6 +51,7 @@ from daemon.worker.inbox import (
     Submit,
     Terminate,
 )
+from daemon.worker.meter import Meter
 from daemon.worker.priority import lowered
 
 log = structlog.get_logger()
@@ -117,6 +120,7 @@ class Runner:
         self._changed = False
         self._running = Running(running=0)
         self._progress_s = 0.0
+        self._meter = Meter()
 
     def run(self) -> int:
         """Serve until there is a reason to end; gives the exit code."""
@@ -142,6 +146,9 @@ class Runner:
         self._take(None if busy else self._inbox.next(self._timeout_s()))
         if self._engine is not None and self._engine.busy:
             self._step(self._engine)
+        written = self._meter.report(self._monotonic_s(), idle=not self._requests)
+        if written is not None:
+            self._reports.append(written)
         self._check_deadlines()
         self._flush()
 
@@ -158,7 +165,9 @@ class Runner:
                 self._submit(message)
             case Cancel():
                 if self._engine is not None and message.request_id in self._requests:
-                    self._ended(message.request_id, self._engine.cancel(message.request_id))
+                    usage = self._engine.cancel(message.request_id)
+                    self._meter.ended(message.request_id, usage)
+                    self._ended(message.request_id, usage)
             case LinkUp():
                 self._linked = True
             case LinkDown():
@@ -177,6 +186,8 @@ class Runner:
                 self._load(command)
             case Drain():
                 self._drain()
+            case Trim():
+                self._trim()
             case Retire():
                 self._retire(command.reason, command.grace_s)
             case _:
@@ -202,7 +213,7 @@ class Runner:
         try:
             engine = make()
             self._engine = engine
-            with lowered():
+            with lowered() if begin.yields else nullcontext():
                 self._loaded = engine.load(begin, self._progressed)
         except LoadCancelled:
             log.info("load.cancelled", path=begin.path)
@@ -280,7 +291,10 @@ class Runner:
         return Fault(code=Code.BUSY, message=message)
 
     def _step(self, engine: Engine) -> None:
-        for emission in engine.step():
+        began_s = self._monotonic_s()
+        emissions = engine.step()
+        self._meter.count(emissions, self._monotonic_s() - began_s)
+        for emission in emissions:
             self._frames += [(emission.request_id, frame) for frame in emission.frames]
             if emission.usage is not None:
                 self._ended(emission.request_id, emission.usage)
@@ -306,6 +320,12 @@ class Runner:
         if abs(now - self._measured_bytes) >= notable:
             self._measured_bytes = now
             self._reports.append(Measured(measured_bytes=now))
+
+    def _trim(self) -> None:
+        if self._engine is not None and self._phase == "ready":
+            self._engine.trim()
+            self._measure()
+            log.info("caches.dropped", measured_bytes=self._measured_bytes)
 
     def _leases(self) -> tuple[str, ...]:
         return tuple(sorted({request.lease for request in self._requests.values()}))

@@ -23,9 +23,12 @@ SUPERVISED: Final = "over real workers in tests/daemon/supervisor/test_superviso
 
 TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "ctl/hub.py": "tests/ctl/verbs/test_pull.py",
+    "ctl/checks.py": "tests/ctl/verbs/test_doctor.py",
     "ctl/live.py": "tests/ctl/verbs/test_top.py",
     "ctl/pulling.py": "tests/ctl/verbs/test_pull.py",
+    "ctl/probing.py": "tests/ctl/verbs/test_doctor.py",
     "ctl/removing.py": "tests/ctl/verbs/test_rm.py",
+    "ctl/selftest.py": "tests/ctl/verbs/test_doctor.py",
     "daemon/pool/": f"one function, decide, told as stories: {STORIES}",
     "daemon/eventlog/errors.py": LOG,
     "daemon/eventlog/opening.py": LOG,
@@ -56,6 +59,10 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "daemon/worker/serving.py": WORKER,
     "http_bridge/__main__.py": "as a process in tests/e2e/conftest.py and by all that uses it",
     "http_bridge/openai_common.py": "tests/http_bridge/test_openai_chat.py",
+    "http_bridge/openai_reply.py": (
+        "tests/http_bridge/test_openai_chat_reply.py and "
+        "tests/http_bridge/test_openai_completions.py"
+    ),
     "http_bridge/plan.py": "tests/http_bridge/test_serving.py",
     "http_bridge/sse.py": "tests/http_bridge/test_serving.py",
 }

@@ -55,12 +55,11 @@ RULES: Final = (
         allowed=("daemon.wire",),
     ),
     Rule(
-        name="the installer is reached from its verb alone",
+        name="the installer is the command line's",
         why="it runs programs and writes files; whoever serves takes its sockets, no more",
-        where=PACKAGES,
+        where=("daemon", "http_bridge"),
         banned=("launchd",),
         allowed=("launchd.activation",),
-        outside=("launchd", "ctl.verbs.service", "ctl.servicing"),
     ),
     Rule(
         name="clients do not know each other",
@@ -115,6 +114,7 @@ RULES: Final = (
         where=("daemon.pool",),
         banned=("*",),
         allowed=(
+            "bisect",
             "collections",
             "enum",
             "functools",

@@ -12,17 +12,16 @@ import pytest
 from mlx_lm import load as lm_load
 
 from daemon.wire.data import (
-    AnyJson,
     ChatMessage,
     CountTokens,
     Embed,
     Generate,
-    JsonSchema,
     Sampling,
     TextPart,
     ToolCall,
 )
 from daemon.wire.errors import Code, MlxdError
+from daemon.wire.forms import AnyJson, JsonSchema
 from daemon.worker.engines import REGISTRY
 from daemon.worker.engines.base import Engine
 from tests.contract.bench import NO_END, PROMPTS, Answer, Bench, alone, ask, begin

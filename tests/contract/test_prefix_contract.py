@@ -86,6 +86,21 @@ def test_answers_are_those_without_a_cache(open_bench: Callable[..., Bench]) -> 
     assert cached(again) > prompt_tokens(again) - 30, "only the opening of the answer is new"
 
 
+def test_a_trim_forgets_what_was_kept_and_no_answer_that_is_under_way(
+    open_bench: Callable[..., Bench],
+) -> None:
+    bench, held = open_bench(), CONVERSATIONS[1]
+    first = alone(bench, held)
+    assert cached(alone(bench, held)) > 0
+    bench.engine.trim()
+    again = bench.ask(held)
+    bench.step()
+    bench.step()
+    bench.engine.trim()
+    bench.run(again)
+    assert (again.text, cached(again)) == (first.text, 0)
+
+
 def test_answers_together_are_those_without_a_cache(open_bench: Callable[..., Bench]) -> None:
     plain, caching = open_bench(kv_bytes=0), open_bench()
     expected = [alone(plain, request).text for request in CONVERSATIONS]

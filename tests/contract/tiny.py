@@ -46,7 +46,7 @@ CHAT_TEMPLATE = """\
 {{- '<|im_end|>\\n' }}{% endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
 
-_TEXT = {
+TEXT = {
     "hidden_size": 64,
     "num_hidden_layers": 2,
     "intermediate_size": 128,
@@ -56,6 +56,12 @@ _TEXT = {
     "rope_theta": 10000.0,
     "max_position_embeddings": 4096,
 }
+TOKENIZER_CONFIG = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "eos_token": "<|im_end|>",
+    "pad_token": "<|endoftext|>",
+    "clean_up_tokenization_spaces": False,
+}
 _PATCH = 8
 
 
@@ -63,16 +69,16 @@ def build_text_model(folder: Path, seed: int = 7, *, special: tuple[str, ...] = 
     """A llama; ``special`` may leave out thinking or tool markers."""
     from mlx_lm.models.llama import Model, ModelArgs  # noqa: PLC0415
 
-    vocab = _write_tokenizer(folder, special)
+    vocab = write_tokenizer(folder, special)
     config = {
-        **_TEXT,
+        **TEXT,
         "model_type": "llama",
         "vocab_size": vocab,
         "tie_word_embeddings": False,
         "eos_token_id": _id(special, "<|im_end|>"),
     }
-    _write(folder / "config.json", config)
-    _write_weights(folder, Model(ModelArgs.from_dict(config)), seed)
+    write_json(folder / "config.json", config)
+    write_weights(folder, Model(ModelArgs.from_dict(config)), seed)
     return folder
 
 
@@ -81,17 +87,17 @@ def build_window_model(folder: Path, seed: int = 7) -> Path:
     from mlx_lm.models.gemma3_text import Model, ModelArgs  # noqa: PLC0415
 
     config = {
-        **_TEXT,
+        **TEXT,
         "model_type": "gemma3_text",
         "head_dim": 16,
         "query_pre_attn_scalar": 16,
         "sliding_window": 64,
         "sliding_window_pattern": 2,
-        "vocab_size": _write_tokenizer(folder, SPECIAL),
+        "vocab_size": write_tokenizer(folder, SPECIAL),
         "eos_token_id": _id(SPECIAL, "<|im_end|>"),
     }
-    _write(folder / "config.json", config)
-    _write_weights(folder, Model(ModelArgs.from_dict(config)), seed)
+    write_json(folder / "config.json", config)
+    write_weights(folder, Model(ModelArgs.from_dict(config)), seed)
     return folder
 
 
@@ -100,7 +106,7 @@ def build_hybrid_model(folder: Path, seed: int = 7) -> Path:
     from mlx_lm.models.lfm2 import Model, ModelArgs  # noqa: PLC0415
 
     config = {
-        **_TEXT,
+        **TEXT,
         "model_type": "lfm2",
         "norm_eps": 1e-5,
         "conv_bias": False,
@@ -111,11 +117,11 @@ def build_hybrid_model(folder: Path, seed: int = 7) -> Path:
         "block_ffn_dim_multiplier": 1.0,
         "block_auto_adjust_ff_dim": False,
         "full_attn_idxs": [1],
-        "vocab_size": _write_tokenizer(folder, SPECIAL),
+        "vocab_size": write_tokenizer(folder, SPECIAL),
         "eos_token_id": _id(SPECIAL, "<|im_end|>"),
     }
-    _write(folder / "config.json", config)
-    _write_weights(folder, Model(ModelArgs.from_dict(config)), seed)
+    write_json(folder / "config.json", config)
+    write_weights(folder, Model(ModelArgs.from_dict(config)), seed)
     return folder
 
 
@@ -124,14 +130,14 @@ def build_vision_model(folder: Path, seed: int = 7) -> Path:
     from mlx_vlm.models import qwen2_5_vl as library  # noqa: PLC0415
     from mlx_vlm.utils import update_module_configs  # noqa: PLC0415
 
-    vocab = _write_tokenizer(folder, SPECIAL)
+    vocab = write_tokenizer(folder, SPECIAL)
     config = _vision_config(vocab)
-    _write(folder / "config.json", config)
-    _write(folder / "preprocessor_config.json", _preprocessor_config())
+    write_json(folder / "config.json", config)
+    write_json(folder / "preprocessor_config.json", _preprocessor_config())
     config = {"text_config": {}, **config}
     model_config = library.ModelConfig.from_dict(config)
     update_module_configs(model_config, library, config, ["text", "vision"])
-    _write_weights(folder, library.Model(model_config), seed)
+    write_weights(folder, library.Model(model_config), seed)
     return folder
 
 
@@ -163,14 +169,14 @@ def build_embedding_model(
         "intermediate_size": 64,
         "max_position_embeddings": 64,
     }
-    _write(folder / "config.json", config)
-    _write(folder / "sentence_bert_config.json", {"max_seq_length": tokens_max})
+    write_json(folder / "config.json", config)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": tokens_max})
     steps = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
     listed = [{"type": f"sentence_transformers.models.{step}"} for step in steps]
     (folder / "modules.json").write_text(json.dumps(listed))
     (folder / "1_Pooling").mkdir(exist_ok=True)
-    _write(folder / "1_Pooling" / "config.json", {pooling: True})
-    _write_weights(folder, Model(ModelConfig.from_dict(config)), seed)
+    write_json(folder / "1_Pooling" / "config.json", {pooling: True})
+    write_weights(folder, Model(ModelConfig.from_dict(config)), seed)
     return folder
 
 
@@ -180,7 +186,7 @@ def _vision_config(vocab: int) -> dict[str, Any]:
         for name in ("<|image_pad|>", "<|video_pad|>")
     }
     return {
-        **_TEXT,
+        **TEXT,
         **tokens,
         "model_type": "qwen2_5_vl",
         "architectures": ["Qwen2_5_VLForConditionalGeneration"],
@@ -226,7 +232,7 @@ def _preprocessor_config() -> dict[str, Any]:
     }
 
 
-def _write_tokenizer(folder: Path, special: tuple[str, ...]) -> int:
+def write_tokenizer(folder: Path, special: tuple[str, ...]) -> int:
     """The special tokens come first, then one token a byte; gives the vocabulary's size."""
     folder.mkdir(parents=True, exist_ok=True)
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -237,25 +243,18 @@ def _write_tokenizer(folder: Path, special: tuple[str, ...]) -> int:
     tokenizer.add_special_tokens(list(special))
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
-    _write(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": "<|im_end|>",
-            "pad_token": "<|endoftext|>",
-            "clean_up_tokenization_spaces": False,
-        },
-    )
+    write_json(folder / "tokenizer_config.json", TOKENIZER_CONFIG)
     return len(vocab)
 
 
-def _write_weights(folder: Path, model: Any, seed: int) -> None:
+def write_weights(folder: Path, model: Any, seed: int) -> None:
     """Random weights wide enough that the best token is clearly the best."""
     keys = iter(mx.random.split(mx.random.key(seed), 1000))
     weights = {}
     for name, array in sorted(tree_flatten(model.parameters())):
         if array.ndim == 1:
-            weights[name] = mx.ones_like(array) if "norm" in name.lower() else mx.zeros_like(array)
+            # Norms go by many names; whatever else has one axis is a bias.
+            weights[name] = mx.zeros_like(array) if name.endswith("bias") else mx.ones_like(array)
         else:
             scale = (array.size // array.shape[0]) ** -0.5
             weights[name] = mx.random.normal(array.shape, scale=2 * scale, key=next(keys))
@@ -267,5 +266,5 @@ def _id(special: tuple[str, ...], token: str) -> int:
     return special.index(token)
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content))

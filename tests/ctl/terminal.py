@@ -34,19 +34,20 @@ class Terminal:
     def __init__(self, process: Process, fd: int, kept: int) -> None:
         self.process = process
         self.text = ""
+        self._at = 0
         self._fd = fd
         self._kept = kept
 
     async def until(self, wanted: str) -> None:
-        """Read until ``wanted`` has been shown since the last call; fail after 20 s."""
-        seen = len(self.text)
+        """Read until ``wanted`` is shown after what was waited for last; fail after 20 s."""
         with anyio.move_on_after(20):
-            while wanted not in without_codes(self.text[seen:]):
+            while (found := without_codes(self.text).find(wanted, self._at)) < 0:
                 if not await self._read():
                     break
             else:
+                self._at = found + len(wanted)
                 return
-        shown = without_codes(self.text[seen:])
+        shown = without_codes(self.text)[self._at :]
         raise AssertionError(f"{wanted!r} is not in {shown[-3000:]!r}")
 
     async def end(self) -> int:

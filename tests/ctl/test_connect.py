@@ -16,7 +16,7 @@ async def test_nobody_listens(mlxctl: Ctl) -> None:
     assert ended.code == 69
     assert ended.err == (
         f"mlxctl: the mlxd daemon is not running: nothing listens on {mlxctl.socket}\n"
-        "  hint: start it with: mlxd\n"
+        "  hint: start it: mlxd, or from login on: mlxctl service install\n"
     )
 
 

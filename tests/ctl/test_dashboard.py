@@ -41,7 +41,7 @@ def test_the_newest_events_fill_the_room_that_is_left() -> None:
         "14:13:21  mlxd/glimpse: loading as asked by mlxctl: 1.20 GB reserved",
         "14:13:22  mlxd/glimpse: ready after 840 ms: 1.10 GB measured, context 2,048 tokens",
     ]
-    assert plain(made.body(40, 8)).splitlines()[5:] == [
+    assert plain(made.body(40, 9)).splitlines()[5:] == [
         "",
         "LATELY",
         "14:13:22  mlxd/glimpse: ready after 840…",

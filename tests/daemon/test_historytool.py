@@ -4,13 +4,17 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from daemon.eventlog.disk import OsDisk
 from daemon.eventlog.log import EventLog
 from daemon.historytool import history_group
+from daemon.pool import messages as m
+from daemon.pool.evolve import evolve
 from daemon.pool.messages import Cause
+from daemon.pool.state import STATE_VERSION, Pool
 from daemon.wire.paths import find_home
 from tests.daemon.test_history import EVENTS, T0
 
@@ -42,6 +46,30 @@ def test_at_a_record_beside_a_writer(home: Path) -> None:
     assert (shape["v"], shape["seq"], shape["home"]) == (1, 3, str(home))
     assert [model["state"] for model in shape["models"]] == ["idle"]
     assert {path.name: path.read_bytes() for path in (home / "events").iterdir()} == before
+
+
+@pytest.mark.parametrize(("place", "generation"), [("2", 7), ("3", 99), ("5", 99)])
+def test_it_begins_with_the_newest_snapshot_that_lies_before(
+    tmp_path: Path, place: str, generation: int
+) -> None:
+    """The snapshots here tell on purpose of another generation than the log does."""
+    pool = Pool(limits=m.Limits(budget_bytes=0))
+    log, _ = EventLog.open(tmp_path / "events", OsDisk())
+    for number, event in enumerate(EVENTS, 1):
+        log.append(T0 + number * 10_000, Cause(command="x"), (event,))
+        log.commit(sync=True)
+        pool = evolve(pool, event, T0 + number * 10_000)
+        if number in (3, 6):
+            told = msgspec.structs.replace(pool, generation=96 + number)
+            log.write_snapshot(log.position, msgspec.msgpack.encode(told), STATE_VERSION)
+    log.close()
+
+    for asked in (place, str(T0 + int(place) * 10_000 + 5_000)):
+        shape = json.loads(run(tmp_path, "at", asked).output)
+        assert (shape["seq"], shape["generation"]) == (int(place), generation)
+        assert (shape["pid"], shape["version"], shape["started_at_ms"]) == (
+            812, "0.1.0", T0 + 10_000,
+        )  # fmt: skip
 
 
 def test_at_a_moment(home: Path) -> None:

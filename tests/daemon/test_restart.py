@@ -7,9 +7,8 @@ import pytest
 from daemon import processes
 from daemon.eventlog.disk import OsDisk
 from daemon.eventlog.log import EventLog
-from daemon.kernel import STATE_VERSION
 from daemon.pool.evolve import evolve
-from daemon.pool.state import Idle, Limits, Pool
+from daemon.pool.state import STATE_VERSION, Idle, Limits, Pool
 from daemon.wire.client import open_control
 from daemon.wire.errors import Code, MlxdError
 from daemon.wire.paths import Home

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
+from daemon.wire.settings import hashed_key
 from tests.e2e.browser import SKIP, open_browser
 from tests.e2e.service import Service, config_toml, running_service, smollm, started
 from tests.e2e.vision_models import BUNDLED
@@ -163,7 +164,8 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(
 ) -> None:
     config = small.home / "config.toml"
     before = config.read_text("utf-8")
-    config.write_text(before + f"[http]\napi_keys = {json.dumps(['open sesame'])}\n", "utf-8")
+    keys = json.dumps([hashed_key("open sesame")])
+    config.write_text(before + f"[http]\napi_keys = {keys}\n", "utf-8")
     try:
         with started(small.home, "http_bridge", "--port", "0") as (_, line):
             page.goto(f"http://127.0.0.1:{line['port']}")

@@ -42,6 +42,7 @@ class FakeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         step_ms: Time of one decode step; it is slept, as a GPU would let the CPU sleep.
         load_ms: Time of loading, in ``load_steps`` steps with progress between them.
         weights_bytes: What it says that it holds.
+        keeps_bytes: What it says that it keeps of each request until it is told to trim.
         crash: "load" or "step": the process kills itself while it loads, or in the decode
             step after ``trouble_after_steps``.
         hang: The same, but it stops doing anything, deaf to SIGTERM as a stuck GPU is.
@@ -55,6 +56,7 @@ class FakeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     load_ms: float = 0.0
     load_steps: int = 10
     weights_bytes: int = 1 << 20
+    keeps_bytes: int = 0
     crash: str | None = None
     hang: str | None = None
     trouble_after_steps: int = 3
@@ -87,6 +89,7 @@ class FakeEngine:
         self._rows: Rows | None = None
         self._context_tokens = 0
         self._name = ""
+        self._kept_bytes = 0
 
     def load(self, begin: Begin, progress: Progress) -> Loaded:
         raw = (Path(begin.path) / "config.json").read_bytes()
@@ -113,6 +116,7 @@ class FakeEngine:
     def submit(self, request_id: int, request: WorkRequest) -> int:
         if not isinstance(request, Generate):
             raise not_served(request, "generates text")
+        self._kept_bytes += self._config.keeps_bytes
         return self._open.submit(request_id, request)
 
     def count(self, request: CountTokens) -> int:
@@ -129,7 +133,11 @@ class FakeEngine:
         return self._rows is not None and self._rows.busy
 
     def memory_bytes(self) -> int:
-        return self._config.weights_bytes
+        return self._config.weights_bytes + self._kept_bytes
+
+    def trim(self) -> None:
+        self._open.trim()
+        self._kept_bytes = 0
 
     def close(self) -> None:
         _pause(self._config.close_ms)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from daemon.wire import control as c
 from daemon.wire import data as d
+from daemon.wire import forms
 from daemon.wire.errors import Code, Fault, MlxdError
 from http_bridge.anthropic_messages import read_count, read_messages
 from http_bridge.naming import capabilities_of
@@ -32,6 +33,12 @@ def refused(**fields: Any) -> Fault:
         read(**fields)
     assert caught.value.code is Code.INVALID_REQUEST
     return caught.value.fault
+
+
+def test_a_wish_for_eager_tool_input_is_no_mistake() -> None:
+    """The AI SDK sends it with every tool; a call comes once it is whole, in one delta."""
+    eager = read(tools=[{**TOOL, "eager_input_streaming": True}])
+    assert bare(eager) == bare(read(tools=[TOOL]))
 
 
 def test_every_honoured_parameter_reaches_the_worker() -> None:
@@ -211,7 +218,7 @@ def test_what_depends_on_the_model() -> None:
     assert plan.generate.tool_calls_max == 1
     assert plan.generate.strict_tools == ("f",)
     assert plan.generate.reasoning_tokens_max == 8
-    assert plan.generate.constraint == d.JsonSchema(schema=b'{"a":1}')
+    assert plan.generate.constraint == forms.JsonSchema(schema=b'{"a":1}')
     assert plan.generate.priority == plan.priority == 5
     assert plan.generate.template_kwargs == {"enable_thinking": True, "reasoning_effort": "high"}
     assert plan.needs == needs(

@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from daemon.wire.errors import Code, Fault
-from daemon.wire.settings import HttpSettings
+from daemon.wire.settings import HttpSettings, hashed_key
 from tests.fakes.daemon import FakeModel, says
 from tests.http_bridge.conftest import OpenSetup
 
@@ -86,13 +86,18 @@ async def test_unknown_urls_and_methods(open_setup: OpenSetup) -> None:
     async with open_setup() as setup:
         unknown = await setup.http.get("/v1/nothing")
         wrong = await setup.http.get(CHAT)
+        posted = await setup.http.post("/healthz")
+        nowhere = await setup.http.post("/v1/nothing", content=b"{}")
+    assert (posted.status_code, nowhere.status_code) == (405, 404)
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_url")
     assert (wrong.status_code, wrong.headers["Allow"]) == (405, "POST")
     assert wrong.json()["error"]["type"] == "invalid_request_error"
 
 
 async def test_keys_hosts_origins_and_forms(open_setup: OpenSetup) -> None:
-    http = HttpSettings(port=0, api_keys=("secret-key",), allowed_origins=("https://a.example",))
+    http = HttpSettings(
+        port=0, api_keys=(hashed_key("secret-key"),), allowed_origins=("https://a.example",)
+    )
     async with open_setup(FakeModel("m", says("x")), http=http) as setup:
         key = {"authorization": "Bearer secret-key"}
         missing = await setup.http.get("/v1/models")

@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from daemon.wire import data as d
 from daemon.wire.errors import Code, Fault
-from daemon.wire.settings import HttpSettings
+from daemon.wire.settings import HttpSettings, hashed_key
 from tests.fakes.daemon import FakeModel, Line, says
 from tests.http_bridge.conftest import OpenSetup, Setup
 
@@ -114,7 +114,7 @@ async def test_a_client_that_leaves_is_counted(open_setup: OpenSetup) -> None:
 
 
 async def test_a_missing_key_keeps_metrics_closed(open_setup: OpenSetup) -> None:
-    async with open_setup(http=HttpSettings(port=0, api_keys=("k",))) as setup:
+    async with open_setup(http=HttpSettings(port=0, api_keys=(hashed_key("k"),))) as setup:
         closed = await setup.http.get("/metrics")
         opened = await setup.http.get("/metrics", headers={"authorization": "Bearer k"})
         with pytest.raises(openai.AuthenticationError):

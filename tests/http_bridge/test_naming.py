@@ -65,6 +65,8 @@ def _texts(value: ast.expr) -> Iterator[str]:
     match value:
         case ast.Constant(value=str(text)):
             yield text
+        case ast.JoinedStr(values=[ast.Constant(value="constraint."), ast.FormattedValue()]):
+            yield from ("constraint.regex", "constraint.grammar")
         case ast.JoinedStr(values=values):
             yield "".join(str(v.value) if isinstance(v, ast.Constant) else "{}" for v in values)
         case ast.IfExp(body=body, orelse=orelse):
@@ -199,6 +201,8 @@ CALLED_BY_CLIENTS: dict[str, dict[str, str]] = {
         "responses": "text.format.schema",
         "messages": "output_config.format.schema",
     },
+    "constraint.regex": {"chat": "response_format.regex", "responses": "text.format.regex"},
+    "constraint.grammar": {"chat": "response_format.grammar", "responses": "text.format.grammar"},
     "tools": _TOOLS,
     "tools[].function.parameters": {
         "chat": "tools[7].function.parameters",

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.wire import data as d
+from daemon.wire import forms
 from daemon.wire.errors import Code, Fault, MlxdError
 from http_bridge.naming import capabilities_of
 from http_bridge.openai_chat import read_chat
@@ -152,7 +153,9 @@ def test_parameters_that_change_nothing_are_accepted() -> None:
         ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
         ({"tool_choice": {"type": "custom", "custom": {"name": "f"}}}, "tool_choice.type"),
         ({"tools": [TOOL, TOOL]}, "tools[1]"),
-        ({"response_format": {"type": "grammar"}}, "response_format.type"),
+        ({"response_format": {"type": "yaml"}}, "response_format.type"),
+        ({"response_format": {"type": "grammar"}}, "response_format.grammar"),
+        ({"response_format": {"type": "regex", "regex": ""}}, "response_format.regex"),
         (
             {"response_format": {"type": "json_schema", "json_schema": {"name": "n"}}},
             "response_format.json_schema.schema",
@@ -278,13 +281,17 @@ def test_a_choice_among_tools_needs_structured_output() -> None:
 
 
 def test_formats_need_structured_output() -> None:
+    plan = read(response_format={"type": "regex", "regex": "[0-9]+"})
+    assert plan.generate.constraint == forms.Regex("[0-9]+")
+    plan = read(response_format={"type": "grammar", "grammar": 'start: "a"'})
+    assert plan.generate.constraint == forms.Grammar('start: "a"')
     plan = read(response_format={"type": "json_object"})
-    assert plan.generate.constraint == d.AnyJson()
+    assert plan.generate.constraint == forms.AnyJson()
     assert plan.needs == needs(("structured", "response_format"))
     schema = {"type": "object", "properties": {"b": {}, "a": {}}}
     named = {"name": "n", "schema": schema, "strict": True, "description": "x"}
     plan = read(response_format={"type": "json_schema", "json_schema": named})
-    assert plan.generate.constraint == d.JsonSchema(
+    assert plan.generate.constraint == forms.JsonSchema(
         schema=json.dumps(schema, separators=(",", ":")).encode()
     )
     assert plan.needs == needs(("structured", "response_format"))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.wire import data as d
+from daemon.wire import forms
 from daemon.wire.errors import Code, Fault, MlxdError
 from http_bridge.naming import capabilities_of
 from http_bridge.openai_responses import read_responses
@@ -197,7 +198,7 @@ def test_what_depends_on_the_model() -> None:
     )
     assert plan.generate.call_one_of == ("f",)
     assert plan.generate.tool_calls_max == 1
-    assert plan.generate.constraint == d.JsonSchema(schema=b'{"a":1}')
+    assert plan.generate.constraint == forms.JsonSchema(schema=b'{"a":1}')
     assert [need.field for need in plan.needs] == [
         "model",
         "tools",
@@ -207,6 +208,13 @@ def test_what_depends_on_the_model() -> None:
         "text.format",
         "reasoning.effort",
     ]
+    for own, taken in (
+        ({"type": "regex", "regex": "a"}, forms.Regex("a")),
+        ({"type": "grammar", "grammar": "start: a"}, forms.Grammar("start: a")),
+    ):
+        plan = read(text={"format": own})
+        assert plan.generate.constraint == taken
+        assert plan.needs == needs(("structured", "text.format"))
     assert read(text={"format": {"type": "json_object"}}).needs == needs(
         ("structured", "text.format")
     )

@@ -5,7 +5,7 @@ from importlib import resources
 
 import pytest
 
-from daemon.wire.settings import HttpSettings
+from daemon.wire.settings import HttpSettings, hashed_key
 from tests.fakes.daemon import FakeModel, says
 from tests.http_bridge.conftest import OpenSetup
 
@@ -16,7 +16,7 @@ FILES = {entry.name: entry.read_text("utf-8") for entry in FOLDER.iterdir() if e
 @pytest.mark.anyio
 async def test_files_need_no_key_and_say_what_they_may_do(open_setup: OpenSetup) -> None:
     async with open_setup(
-        FakeModel("m", says()), http=HttpSettings(port=0, api_keys=("secret",))
+        FakeModel("m", says()), http=HttpSettings(port=0, api_keys=(hashed_key("secret"),))
     ) as setup:
         page = await setup.http.get("/")
         script = await setup.http.get("/page/main.js")

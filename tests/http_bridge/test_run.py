@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from daemon.wire.errors import Code, MlxdError
-from daemon.wire.settings import HttpSettings
+from daemon.wire.settings import HttpSettings, hashed_key, parse_settings
 from http_bridge.run import open_bridge
 
 pytestmark = pytest.mark.anyio
@@ -40,6 +40,16 @@ async def test_the_program_starts_without_a_daemon_and_stops_on_sigterm(folder: 
             assert (health.status_code, health.json()["status"]) == (503, "no_daemon")
             process.send_signal(signal.SIGTERM)
             assert await process.wait() == 0
+
+
+async def test_a_new_key_is_told_with_its_line_for_the_settings(folder: Path) -> None:
+    command = [sys.executable, "-m", "http_bridge", "--new-key"]
+    with anyio.fail_after(30):
+        done = await anyio.run_process(command, env={**os.environ, "MLXD_HOME": str(folder)})
+    told, kept = done.stdout.decode().splitlines()
+    line = kept.partition("[http]: ")[2]
+    settings = parse_settings(f"[http]\n{line}", folder / "config.toml")
+    assert settings.http.api_keys == (hashed_key(told.rpartition(" ")[2]),)
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,41 @@ async def test_a_stream_that_waits_for_a_load_is_kept_alive(open_setup: OpenSetu
     assert lines[-2] == "data: [DONE]"
 
 
+async def test_who_asks_hears_at_once_how_a_load_goes(open_setup: OpenSetup) -> None:
+    told, go = anyio.Event(), anyio.Event()
+
+    async def load(report: Report) -> None:
+        queued = c.Progress(id=0, model="m", phase="queued", eta_ms=900)
+        await report(queued)
+        await told.wait()
+        await report(c.Progress(id=0, model="m", phase="loading", done_bytes=4, total_bytes=8))
+        await go.wait()
+
+    async with open_setup(FakeModel("m", says("ok"), load=load)) as setup:
+        body = {"model": "m", "messages": [HELLO], "stream": True}
+        request = setup.http.stream(
+            "POST", "/v1/chat/completions", json=body, headers={"X-Mlxd-Progress": "1"}
+        )
+        lines: list[str] = []
+        async with request as response:
+            async for line in response.aiter_lines():
+                lines.append(line)
+                if lines.count("event: mlxd.progress") == 1:
+                    told.set()
+                if lines.count("event: mlxd.progress") == 2:
+                    go.set()
+    assert lines[:6] == [
+        "event: mlxd.progress",
+        'data: {"model":"m","phase":"queued","done_bytes":0,"total_bytes":0,"eta_ms":900}',
+        "",
+        "event: mlxd.progress",
+        'data: {"model":"m","phase":"loading","done_bytes":4,"total_bytes":8,"eta_ms":null}',
+        "",
+    ]
+    assert lines.count("event: mlxd.progress") == 2
+    assert lines[-2] == "data: [DONE]"
+
+
 async def _until_comments(
     lines: AsyncIterator[str], count: int, go: anyio.Event
 ) -> AsyncIterator[str]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from daemon.wire import data as d
+from daemon.wire import forms
 from daemon.wire.errors import MlxdError
 from http_bridge.naming import Need
 from http_bridge.structured import Choice, Tools, choose_tools, schema_constraint
@@ -71,7 +71,7 @@ def test_without_tools_parallel_calls_are_no_question() -> None:
 
 def test_schemas_go_as_they_are() -> None:
     schema = {"type": "object", "properties": {"b": {}, "a": {}}}
-    assert schema_constraint(schema, "s") == d.JsonSchema(
+    assert schema_constraint(schema, "s") == forms.JsonSchema(
         schema=b'{"type":"object","properties":{"b":{},"a":{}}}'
     )
     for bad in ({}, {"maximum": 10**30}):

@@ -10,6 +10,7 @@ from anthropic.types import MessageParam, ToolParam
 from openai.types.chat import ChatCompletionMessageParam
 
 from daemon.wire import data as d
+from daemon.wire import forms
 from daemon.wire.errors import Code, Fault
 from tests.fakes.daemon import FakeModel, Line, Report, Script, answers, says
 from tests.http_bridge.conftest import OpenSetup
@@ -280,7 +281,7 @@ async def test_formats_go_only_to_models_that_follow_them(open_setup: OpenSetup)
         )
         await setup.fake.ledger.wait_for("release lease-1")
     assert caught.value.param == "response_format"
-    assert [request.constraint for request in setup.fake.requests] == [d.AnyJson()]
+    assert [request.constraint for request in setup.fake.requests] == [forms.AnyJson()]
 
 
 async def test_a_workers_refusal_of_logprobs_is_a_400(open_setup: OpenSetup) -> None:

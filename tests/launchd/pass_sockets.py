@@ -21,8 +21,9 @@ def main() -> None:
     for index, fd in enumerate(kept):
         os.dup2(fd, FIRST_FD + index, inheritable=True)
         os.close(fd)
-    for given in rest[:split]:
-        sys.stderr.write(f"Listening on {given}\n")
+    for path in rest[:split]:
+        if not path.isdecimal():
+            sys.stderr.write(f"Listening on {path}\n")
     sys.stderr.flush()
     os.environ.update(
         LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(listeners)), LISTEN_FDNAMES=names

@@ -181,7 +181,7 @@ def _effect(effect: m.AnyEffect) -> str:
     tag = str(effect.__struct_config__.tag)
     match effect:
         case m.SpawnWorker() | m.BeginLoad():
-            return f"{tag} {effect.worker} {effect.model.name}"
+            return f"{tag} {effect.worker} {effect.model.name}{' yields' if effect.yields else ''}"
         case m.AnswerRefused():
             return f"{tag} #{effect.ticket} {effect.fault.code.value}"
         case _:
@@ -216,7 +216,9 @@ def _value(name: str, value: Any) -> str:  # noqa: C901, PLR0911, PLR0912 - one 
         case m.Limits():
             return format_bytes(value.budget_bytes).replace(" ", "")
         case m.Candidate():
-            return f"{value.model}:{value.why_not or 'may go'}"
+            size = format_bytes(value.claim_bytes).replace(" ", "")
+            used_s = (value.last_used_at_ms - START_MS) / 1000
+            return f"{value.model} {size} used @{used_s:g}s: {value.why_not or 'may go'}"
         case m.PassedOver():
             return f"{value.model}:{value.why}"
         case m.Waits():

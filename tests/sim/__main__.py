@@ -41,11 +41,8 @@ def main() -> int:
 
 
 def _sum(total: Outcome, one: Outcome) -> Outcome:
-    return Outcome(*(a + b for a, b in zip(msgspec.structs.astuple(total), _counts(one))))
-
-
-def _counts(outcome: Outcome) -> tuple[int, ...]:
-    return msgspec.structs.astuple(outcome)
+    both = zip(msgspec.structs.astuple(total), msgspec.structs.astuple(one), strict=True)
+    return Outcome(*(before + after for before, after in both))
 
 
 def _words(total: Outcome) -> str:

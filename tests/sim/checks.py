@@ -41,6 +41,9 @@ def _check_memory(daemon: SimDaemon, host: SimHost) -> None:
         paths.add(worker.path)
         if counted.get(worker.worker) != worker.path:
             raise Violation(f"{worker.worker} has {worker.path} in memory and is not counted")
+    spares = [s.worker for s in host.spares if s.alive and s.terminated_at_s is None]
+    if len(spares) > 1:
+        raise Violation(f"{spares} are more spares than one")
     if held_bytes > books.ceiling_bytes + books.over_bytes:
         raise Violation(f"{held_bytes} bytes in memory, {books.ceiling_bytes} allowed")
 
@@ -91,7 +94,7 @@ def _check_times(daemon: SimDaemon) -> None:
         elif isinstance(slot, Idle) and not stays and key not in pool.pins:
             ttl_ms = slot.service.ttl_asked_ms
             ttl_ms = slot.tenant.ttl_ms if ttl_ms is None else ttl_ms
-            if ttl_ms is not None and slot.service.last_used_at_ms + ttl_ms < now_ms:
+            if isinstance(ttl_ms, int) and slot.service.last_used_at_ms + ttl_ms < now_ms:
                 raise Violation(f"{key} outstays its time")
             if hard and slot.service.loaded_at_ms < now_ms:
                 raise Violation(f"{key} is idle under hard pressure")

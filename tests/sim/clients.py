@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from random import Random
+from typing import Final
 
 import msgspec
 import trio
@@ -12,7 +13,8 @@ from tests.sim.daemons import CLOSED, Held, SimDaemon
 from tests.sim.host import SimHost
 from tests.sim.worker import Violation
 
-CAPABLE = 4
+TTLS_MS: Final[tuple[m.AskedIdle, ...]] = (None, None, None, 0, 30_000, "never")
+CAPABLE: Final = 4
 """Models that can fit; the next one never can."""
 
 
@@ -33,7 +35,7 @@ class Outcome(msgspec.Struct):
     served: int = 0
     left: int = 0
     workers: int = 0
-    residues: int = 0
+    spares: int = 0
     safe_modes: int = 0
     restored: int = 0
     records: int = 0
@@ -94,7 +96,8 @@ class Clients:
     async def _use(self, daemon: SimDaemon) -> None:
         chain = self._chain()
         wait_s = self.random.choice((0.1, 20.0, 200.0))
-        ttl_ms = self.random.choice((None, None, None, 0, 30_000))
+        ttl_ms = self.random.choice(TTLS_MS)
+        priority = self.random.choice((0, 0, 0, -5, 5))
         deadline_at_ms = daemon.kernel.now_ms() + int(wait_s * 1000)
         before = daemon.witness.books.changes, self._excused(daemon, chain)
         answer = await daemon.ask(
@@ -104,6 +107,7 @@ class Clients:
                 options=chain,
                 deadline_at_ms=deadline_at_ms,
                 ttl_ms=ttl_ms,
+                priority=priority,
             ),
             wait_s,
         )
@@ -175,7 +179,7 @@ class Clients:
 
     async def _load(self, daemon: SimDaemon) -> None:
         chosen = option(self.random.randrange(CAPABLE))
-        over_budget, ttl_ms = self.random.random() < 0.05, self.random.choice((None, 60_000))
+        over_budget, ttl_ms = self.random.random() < 0.05, self.random.choice(TTLS_MS)
         await daemon.ask(
             lambda ticket: m.Load(
                 ticket=ticket,

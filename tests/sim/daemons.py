@@ -14,11 +14,11 @@ from daemon.app import Daemon
 from daemon.clock import Clock
 from daemon.configuration import Configuration
 from daemon.eventlog.log import EventLog, OpenReport
-from daemon.kernel import STATE_VERSION, Answer, Kernel
+from daemon.kernel import Answer, Kernel
 from daemon.pool import messages as m
 from daemon.pool.background import restored
 from daemon.pool.evolve import evolve
-from daemon.pool.state import Pool
+from daemon.pool.state import STATE_VERSION, Pool
 from daemon.server.catalog import Catalog
 from daemon.supervisor.supervisor import Supervisor, open_supervisor_on
 from daemon.watching import watch_machine
@@ -180,13 +180,13 @@ def _replay(log: EventLog, report: OpenReport, limits: m.Limits) -> Pool:
 
 @asynccontextmanager
 async def open_daemon(
-    disk: FaultyDisk, host: SimHost, witness: Witness, setup: Setup, *, power_lost: bool
+    disk: FaultyDisk, host: SimHost, witness: Witness, setup: Setup
 ) -> AsyncIterator[SimDaemon]:
     """As :mod:`daemon.app` puts it together; leaving the block is a crash."""
     with ExitStack() as at_last:
         log, report = EventLog.open(EVENTS, disk, state_version=setup.state_version)
         at_last.callback(log.close)
-        witness.compare(log, power_lost=power_lost)
+        witness.compare(log)
         pool = _replay(log, report, setup.limits)
         _check_start(pool, host, witness)
         clock = Clock(
@@ -202,7 +202,9 @@ async def open_daemon(
             at_last.callback(_farewell, daemon, host)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(kernel.run)
-                tasks.start_soon(watch_machine, kernel.carry_out, clock, host.read_pressure, LOOK_EVERY_S)
+                tasks.start_soon(
+                    watch_machine, kernel.carry_out, clock, host.read_pressure, LOOK_EVERY_S
+                )
                 await _begin(daemon, host, report, setup)
                 yield daemon
                 tasks.cancel_scope.cancel()
@@ -241,4 +243,5 @@ async def _begin(daemon: SimDaemon, host: SimHost, report: OpenReport, setup: Se
 
 def _farewell(daemon: SimDaemon, host: SimHost) -> None:
     host.tell = None
+    host.end_spares()
     daemon.farewell()

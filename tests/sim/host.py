@@ -24,6 +24,7 @@ class SimHost:
         asleep_s: How far the wall clock is ahead of the one that stands still in sleep.
         pressure: What the system says of its memory.
         tell: Where the daemon that runs hears of the machine; None while none runs.
+        spares: Processes that are no workers yet.
     """
 
     def __init__(self, random: Random, tasks: trio.Nursery) -> None:
@@ -34,11 +35,14 @@ class SimHost:
         self.asleep_s = 0.0
         self.pressure: m.PressureLevel = "normal"
         self.tell: Callable[[m.AnyCommand], None] | None = None
+        self._started = 0
         self.spawned: set[str] = set()
         self.begun: set[str] = set()
         self._files: dict[str, SimWorker] = {}
         self._by_pid: dict[int, SimWorker] = {}
         self._living: dict[int, SimWorker] = {}
+        self.spares: list[SimWorker] = []
+        self._were_spares: set[int] = set()
 
     @property
     def boot_id(self) -> str:
@@ -78,36 +82,72 @@ class SimHost:
 
     # --- what the supervisor asks ---------------------------------------------------------
 
-    async def spawn(self, worker: str) -> SimWorker:
+    async def spawn(self, worker: str, *, yields: bool) -> SimWorker:
+        """``yields`` asks for a lower priority: nobody competes for a simulated processor."""
+        del yields
+        process = await self._start(worker)
+        self._become(process, worker)
+        return process
+
+    async def spawn_spare(self, spare: str) -> SimWorker:
+        process = await self._start(spare)
+        self.spares = [each for each in self.spares if each.alive]
+        self.spares.append(process)
+        return process
+
+    async def hand_over(self, process: object, spare: str, worker: str) -> None:
+        assert isinstance(process, SimWorker), "it came from spawn_spare"
+        await trio.lowlevel.checkpoint()
+        if not process.alive:
+            raise BrokenPipeError(spare)
+        self.spares.remove(process)
+        self._were_spares.add(process.pid)
+        self._become(process, worker)
+
+    def let_go(self, process: object) -> None:
+        """As the end of the daemon does: see :meth:`end_spares`."""
+
+    @property
+    def handed_over(self) -> int:
+        """How many spares became workers."""
+        return len(self._were_spares)
+
+    def end_spares(self) -> None:
+        """The daemon's process is gone, and what was tied to it ends."""
+        for spare in self.spares:
+            spare.end(0)
+        self.spares.clear()
+
+    async def _start(self, name: str) -> SimWorker:
         await trio.sleep(self.random.random() * 0.05)
         if self.faults and self.random.random() < 0.02:
             raise OSError("no more processes")
-        if worker in self.spawned:
+        self._started += 1
+        process = SimWorker(self, name, 1_000 + self._started)
+        self._by_pid[process.pid] = process
+        return process
+
+    def _become(self, process: SimWorker, worker: str) -> None:
+        earlier = self._files.get(worker)
+        if worker in self.spawned and (earlier is None or earlier.pid not in self._were_spares):
             raise Violation(f"{worker} was started twice")
         self.spawned.add(worker)
-        pid = 1_000 + len(self.spawned)
-        process = SimWorker(self, worker, pid)
-        self._files[worker] = self._by_pid[pid] = self._living[pid] = process
+        process.worker = worker
+        if earlier is not None and earlier.alive:
+            process.end(1)  # a spare that was given up still holds the lock
+            return
+        self._files[worker] = self._living[process.pid] = process
         self.tasks.start_soon(self._end_without_begin, process)
-        return process
 
     async def _end_without_begin(self, process: SimWorker) -> None:
         await trio.sleep(60)
         if process.phase == "waiting":
             process.end(0)
 
-    async def spawn_spare(self, spare: str) -> SimWorker:
-        raise OSError(f"{spare}: this machine has no spares")
-
-    async def hand_over(self, process: object, spare: str, worker: str) -> None:
-        raise OSError(f"{spare} cannot be {worker}: this machine has no spares")
-
-    def let_go(self, process: object) -> None:
-        """There is none."""
-
     async def wait_listening(self, process: object) -> None:
         await trio.sleep(self.random.random())
-        if self.faults and self.random.random() < 0.03:
+        hung = isinstance(process, SimWorker) and process.hung
+        if hung or (self.faults and self.random.random() < 0.03):
             raise MlxdError(Code.WORKER_FAILED, "it did not listen")
 
     @asynccontextmanager

@@ -3,6 +3,8 @@
 Every run is a function of its seed: virtual clock, seeded scheduling, seeded faults.
 """
 
+from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any, Final
 from unittest.mock import patch
@@ -14,9 +16,8 @@ import trio.testing
 
 from daemon import kernel as kernel_module
 from daemon.eventlog.errors import LogError
-from daemon.kernel import STATE_VERSION
 from daemon.pool import messages as m
-from daemon.pool.state import Idle
+from daemon.pool.state import STATE_VERSION, Idle
 from daemon.wire import data as d
 from tests.daemon.pool.world import GB, option
 from tests.fakes.disk import Crash, FaultyDisk
@@ -32,6 +33,9 @@ LIFE_STEPS_MAX: Final = 90
 QUIET_S: Final = 3_000.0
 PAUSES_S: Final = (0.0, 0.01, 0.5, 3.0, 15.0, 60.0)
 PAUSE_WEIGHTS: Final = (3, 3, 3, 3, 2, 1)
+KEPT_MS: Final = 30 * 86_400_000
+"""Longer than a simulated machine sleeps: idle models age in its sleep."""
+
 BY_PEOPLE: Final = ("request", "cancelled")
 SNAPSHOT_EVERY: Final = 64
 """Instead of thousands: most starts then begin with a snapshot."""
@@ -48,7 +52,6 @@ class Simulation:
         self.clients = Clients(self.random, host, self.outcome)
         self.witness = Witness(LIMITS)
         self.setup = Setup(limits=LIMITS, preload=(option(0),))
-        self.power_lost = False
 
     async def run(self, steps: int) -> None:
         while self.outcome.steps < steps:
@@ -60,12 +63,11 @@ class Simulation:
         await self._bring_back()
         self.outcome.records = self.witness.books.seq
         self.outcome.workers = len(self.host.spawned)
+        self.outcome.spares = self.host.handed_over
 
     def _daemon(self) -> Any:
         self.outcome.daemons += 1
-        return open_daemon(
-            self.disk, self.host, self.witness, self.setup, power_lost=self.power_lost
-        )
+        return open_daemon(self.disk, self.host, self.witness, self.setup)
 
     async def _one_daemon(self, steps: int) -> None:
         """A daemon's life: some steps, then one of the ways to end."""
@@ -101,19 +103,24 @@ class Simulation:
     def _go_down(self) -> None:
         """What the daemon's end does to the disk, and what the next one will find."""
         self.disk.capacity_bytes = None
-        self.power_lost = self.random.random() < 0.25
-        if self.power_lost:
-            self.host.lose_power()
-            self.disk = self.disk.after_power_loss()
-            self.outcome.power_losses += 1
+        if self.random.random() < 0.25:
+            self._lose_power()
         else:
             self.disk = self.disk.after_kill()
         upgraded = self.random.random() < 0.1
         self.setup = Setup(
             limits=self.setup.limits,
-            preload=tuple(option(n) for n in self.random.sample(range(4), self.random.randrange(3))),
+            preload=tuple(
+                option(n) for n in self.random.sample(range(4), self.random.randrange(3))
+            ),
             state_version=STATE_VERSION + upgraded,
         )
+
+    def _lose_power(self) -> None:
+        self.host.lose_power()
+        self.disk = self.disk.after_power_loss()
+        self.witness.power_lost = True
+        self.outcome.power_losses += 1
 
     # --- steps --------------------------------------------------------------------------
 
@@ -136,10 +143,10 @@ class Simulation:
         check(daemon, self.host)
 
     def _misbehave(self, daemon: SimDaemon) -> None:
-        living = self.host.living()
-        if not living:
+        processes = [*self.host.living(), *self.host.spares]
+        if not processes:
             return
-        worker = self.random.choice(living)
+        worker = self.random.choice(processes)
         match self.random.randrange(5):
             case 0:
                 worker.kill()
@@ -189,6 +196,7 @@ class Simulation:
             loads_max=self.random.choice((1, 2)),
             queue_max=self.random.choice((3, 256)),
             ttl_ms=self.random.choice((None, 20_000, 120_000)),
+            spare=self.random.random() < 0.5,
         )
         self.setup = Setup(limits=limits, preload=self.setup.preload)
         daemon.post(m.Configure(limits=limits, keys=("pool",)))
@@ -213,9 +221,13 @@ class Simulation:
         """For an upgrade: nothing that works is ended for it."""
         check(daemon, self.host)
         serving = {w.worker for w in self.host.living() if w.phase == "ready" and not w.hung}
+        await daemon.kernel.carry_out(m.Detach(reason="upgrade"), CAUSE)
+        daemon.listen()  # to what the same instant brought, too
+        told = [why for _, _, why in self.witness.books.leaving if why == "shutdown"]
+        self.witness.books.leaving.clear()
         await daemon.stop(detach=True)
         daemon.listen()
-        told = [why for _, _, why in self.witness.books.leaving if why not in BY_PEOPLE]
+        told += [why for _, _, why in self.witness.books.leaving if why not in BY_PEOPLE]
         if told:
             raise Violation(f"a detach told workers to leave: {told}")
         left = {w.worker for w in self.host.living()}
@@ -247,21 +259,19 @@ class Simulation:
     async def _bring_back(self) -> None:
         """What people made of the pool is there again after a stop, or a loss of power."""
         limits = m.Limits(budget_bytes=60 * GB)
-        self.disk, self.power_lost = self.disk.after_kill(), False
+        self.disk = self.disk.after_kill()
         self.setup = Setup(limits=limits, preload=(option(2),))
         async with self._daemon() as daemon:
             await self._make_a_pool(daemon)
             await trio.sleep(130)  # a run so long is no failed start
             if self.random.random() < 0.5:
                 await daemon.stop(detach=False)
-        self.power_lost = self.random.random() < 0.5
-        self.host.lose_power()
-        self.disk = self.disk.after_power_loss() if self.power_lost else self.disk.after_kill()
+        self._lose_power()
         async with self._daemon() as daemon:
             await self._come_to_rest(daemon)
             there = {key: slot.tenant.ttl_ms for key, slot in daemon.kernel.pool.slots.items()}
             self.outcome.restored = len(there)
-            if not {"/m0": 9_000_000, "/m1": None, "/m2": None}.items() <= there.items():
+            if not {"/m0": KEPT_MS, "/m1": None, "/m2": None}.items() <= there.items():
                 raise Violation(f"after the restart there is {there}")
             if "/m1" not in daemon.kernel.pool.pins:
                 raise Violation("after the restart the pin is gone")
@@ -270,23 +280,21 @@ class Simulation:
         """One model loaded with a time to live, one pinned; one the configuration preloads."""
         await daemon.ask(lambda t: m.ClearSafeMode(ticket=t, client="person"))
         for number in (0, 1, 2):
-            key, name = f"/m{number}", f"m{number}"
-            await daemon.ask(
-                lambda t, k=key, n=name: m.Unquarantine(ticket=t, client="person", key=k, name=n)
-            )
-        for number, ttl_ms in ((0, 9_000_000), (1, None)):
-            loaded = await daemon.ask(
-                lambda t, n=number: m.Load(
-                    ticket=t, client="person", options=(option(n),), pin=n == 1
-                )
-            )
+            await daemon.ask(partial(_about, m.Unquarantine, number))
+        for number, ttl_ms in ((0, KEPT_MS), (1, None)):
+            loaded = await daemon.ask(partial(_load, number, number == 1))
             if not isinstance(loaded, m.AnswerLoaded):
                 raise Violation(f"nothing is wrong, and {loaded}")
-            await daemon.ask(
-                lambda t, n=number, s=ttl_ms: m.SetTtl(
-                    ticket=t, client="person", key=f"/m{n}", name=f"m{n}", ttl_ms=s
-                )
-            )
+            await daemon.ask(partial(_about, partial(m.SetTtl, ttl_ms=ttl_ms), number))
+
+
+def _about(verb: Callable[..., m.ClientCommand], number: int, ticket: int) -> m.ClientCommand:
+    """A command about one model, from a person."""
+    return verb(ticket=ticket, client="person", key=f"/m{number}", name=f"m{number}")
+
+
+def _load(number: int, pin: bool, ticket: int) -> m.ClientCommand:
+    return m.Load(ticket=ticket, client="person", options=(option(number),), pin=pin)
 
 
 async def _inline(function: Any, *arguments: object, **__: object) -> Any:

@@ -16,12 +16,14 @@ class Witness:
 
     Attributes:
         pool: What the lines add up to, as a replay of the log gives it.
+        power_lost: Since the log was last looked at: what was not synced may be gone.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.books = Books()
         self.pool = Pool(limits=limits)
         self._shown: dict[int, str] = {}
+        self.power_lost = False
         self._appalled = False
         self._mark = (self.books.copy(), self.pool, "")
 
@@ -36,7 +38,7 @@ class Witness:
                 raise Violation("the watcher was told nothing more") from None
             self._take(line)
 
-    def compare(self, log: EventLog, *, power_lost: bool) -> None:
+    def compare(self, log: EventLog) -> None:
         """Hear what the log holds now, which an earlier daemon wrote.
 
         Raises:
@@ -47,12 +49,12 @@ class Witness:
         if books.seq and lines[books.seq].text != last:
             raise Violation(f"what came before record {books.seq} has changed")
         for seq, text in self._shown.items():
-            if power_lost and seq > self.books.durable_seq:
+            if self.power_lost and seq > self.books.durable_seq:
                 continue
             if seq not in lines or lines[seq].text != text:
                 raise Violation(f"record {seq} was acknowledged and is gone: {text}")
-        if power_lost:
-            self.books, self.pool = books, pool
+        if self.power_lost:
+            self.books, self.pool, self.power_lost = books, pool, False
         for seq in sorted(lines):
             if seq > self.books.seq:
                 self._take(lines[seq])

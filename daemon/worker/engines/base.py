@@ -120,6 +120,10 @@ class Engine(Protocol):
         """What this process holds for the model now."""
         ...
 
+    def trim(self) -> None:
+        """Drop what is only kept for later requests: cached prefixes, freed buffers."""
+        ...
+
     def close(self) -> None:
         """Free the model; the engine is of no use afterwards."""
         ...

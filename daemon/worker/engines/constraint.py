@@ -1,13 +1,15 @@
-"""Answers that have to follow a grammar: JSON, JSON of a schema, tool calls.
+"""Answers that have to follow a grammar: JSON, a schema, a regex, a caller's own, tool calls.
 
 llguidance says which tokens may come next, and a logits processor of the row makes all
 others impossible; so a constrained row decodes beside free ones, on every backend.
 """
 
-import functools
+import contextlib
 import json
+import re
+import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import llguidance.hf
 import llguidance.numpy
@@ -16,7 +18,8 @@ import msgspec
 import numpy as np
 from llguidance import LLMatcher
 
-from daemon.wire.data import AnyJson, Generate
+from daemon.wire.data import Generate
+from daemon.wire.forms import AnyJson, Grammar, JsonSchema, Regex
 from daemon.worker.engines.conversation import invalid
 
 _JSON_STYLE: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -48,21 +51,37 @@ class Guide(msgspec.Struct, frozen=True):
 class Vocabulary:
     """A model's tokens as llguidance knows them.
 
-    Made when a request first needs them, which takes about 10 µs a token of the vocabulary:
-    half a second for 49,000. Models that are never asked for a form do not pay for it.
+    Making them takes about 10 µs a token of the vocabulary, half a second for 49,000, and
+    would hold up every row of a batch: :meth:`warm` has it done while the weights are read.
     """
 
     def __init__(self, tokenizer: Any, vocab_size: int) -> None:
         self._tokenizer = tokenizer
+        self._making = threading.Lock()
+        self._made: Any = None
         self.size = vocab_size
 
-    @functools.cached_property
+    def warm(self) -> None:
+        """Make the tokens now, in a thread; who needs them meanwhile waits for it."""
+        threading.Thread(target=self._warm, name="vocabulary", daemon=True).start()
+
+    def _warm(self) -> None:
+        with contextlib.suppress(ValueError):  # said to the request that needs them
+            _ = self.tokens
+
+    @property
     def tokens(self) -> Any:
         """The LLTokenizer.
 
         Raises:
             ValueError: llguidance does not know tokenizers of this kind.
         """
+        with self._making:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
+
+    def _make(self) -> Any:
         inner = getattr(self._tokenizer, "_tokenizer", self._tokenizer)
         try:
             return llguidance.hf.from_tokenizer(
@@ -139,19 +158,46 @@ def _check(grammar: str, vocabulary: Vocabulary, field: str) -> None:
 
 
 def _document_rule(request: Generate, vocabulary: Vocabulary) -> list[str]:
-    if request.constraint is None:
-        return []
-    if isinstance(request.constraint, AnyJson):
-        return ["document: %json " + _schema_text({"type": "object"})]
+    match request.constraint:
+        case None:
+            return []
+        case AnyJson():
+            return ["document: %json " + _schema_text({"type": "object"})]
+        case Regex(regex=regex):
+            return [_written(f"document: /{_escaped(regex)}/", "regex", vocabulary)]
+        case Grammar(grammar=grammar):
+            return [_written(f"document: %lark {{\n{grammar}\n}}", "grammar", vocabulary)]
+        case JsonSchema(schema=schema):
+            return [_schema_rule(schema, vocabulary)]
+        case _:
+            assert_never(request.constraint)
+
+
+def _written(rule: str, what: str, vocabulary: Vocabulary) -> str:
+    """A rule that the caller wrote; what is wrong with it is said of the caller's own lines."""
+    grammar = LLMatcher.grammar_from_lark(f"start: document\n{rule}")
+    problem = LLMatcher.validate_grammar(grammar, vocabulary.tokens)
+    if problem:
+        raise invalid(f"the {what} cannot be followed: {problem}; change it", f"constraint.{what}")
+    return rule
+
+
+def _escaped(regex: str) -> str:
+    """A regular expression between slashes: those of its own, and line ends, are escaped."""
+    escaped = re.sub(r"\\.|/", lambda one: r"\/" if one[0] == "/" else one[0], regex)
+    return escaped.replace("\n", r"\n")
+
+
+def _schema_rule(text: bytes, vocabulary: Vocabulary) -> str:
     try:
-        schema = json.loads(request.constraint.schema)
+        schema = json.loads(text)
     except ValueError as error:
         raise invalid(f"the schema is not JSON: {error}", "constraint.schema") from error
     rule = "document: %json " + _schema_text(schema)
     problem = _problem(schema, vocabulary)
     if problem:
         raise invalid(f"the schema cannot be followed: {problem}; change it", "constraint.schema")
-    return [rule]
+    return rule
 
 
 def _problem(schema: Any, vocabulary: Vocabulary) -> str:

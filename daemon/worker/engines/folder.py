@@ -16,11 +16,12 @@ _HEADER_BYTES_MAX: Final = 100_000_000
 """The safetensors format's own bound on its header."""
 
 
-def read_config(folder: Path, *, typed: bool = True) -> dict[str, Any]:
+def read_config(folder: Path, *, typed: bool = True, allow_code: bool = False) -> dict[str, Any]:
     """The folder's ``config.json``, after everything that can be checked was checked.
 
     Args:
         typed: Whether a ``model_type`` must be in it; some audio models have none.
+        allow_code: Whether the folder may bring a Python file of its own for its architecture.
 
     Raises:
         LoadRefused: ``incompatible``, naming the file and what is wrong with it.
@@ -30,11 +31,11 @@ def read_config(folder: Path, *, typed: bool = True) -> dict[str, Any]:
         raise _incompatible(folder / "config.json", "is missing; is this a model folder?")
     if typed and not isinstance(config.get("model_type"), str):
         raise _incompatible(folder / "config.json", 'has no "model_type"')
-    if config.get("model_file") is not None:
+    if config.get("model_file") is not None and not allow_code:
         raise _incompatible(
             folder / "config.json",
-            f'asks to run the Python file "{config["model_file"]}" from the folder, which mlxd '
-            "never does; use a conversion of a built-in architecture",
+            f'asks to run the Python file "{config["model_file"]}" from the folder; use a '
+            "conversion of a built-in architecture, or allow_code in config.toml if you trust it",
         )
     for shard in _shards(folder):
         _check_shard(shard)

@@ -56,7 +56,7 @@ class GeneratingEngine:
         leave_memory_unwired()
         limit_cache(begin.cache_bytes_max)
         self._host_bytes = resident_bytes()
-        config = read_config(folder)
+        config = read_config(folder, allow_code=begin.allow_code)
         # A request whose row alone passed the allowance could never run.
         context_tokens = min(begin.context_tokens, begin.kv_tokens)
         with naming_failures(folder):
@@ -87,6 +87,10 @@ class GeneratingEngine:
 
     def memory_bytes(self) -> int:
         return self._host_bytes + held_bytes()
+
+    def trim(self) -> None:
+        self._open.trim()
+        free_memory()
 
     def close(self) -> None:
         if self._rows is not None:

@@ -183,6 +183,9 @@ class JobEngine:
     def memory_bytes(self) -> int:
         return self._host_bytes + held_bytes()
 
+    def trim(self) -> None:
+        free_memory()
+
     def close(self) -> None:
         self._jobs.clear()
         self._model = None

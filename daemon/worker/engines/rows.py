@@ -238,6 +238,10 @@ class Rows:
         self._make_room()
         return emissions
 
+    def trim(self) -> None:
+        """Keep nothing for later rows."""
+        self._decoder.keep_within(0)
+
     def close(self) -> None:
         self._waiting.clear()
         self._running.clear()

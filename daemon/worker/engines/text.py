@@ -37,16 +37,20 @@ class TextEngine(GeneratingEngine):
         self, begin: Begin, config: dict[str, Any], context_tokens: int, progress: Progress
     ) -> Generator:
         folder = Path(begin.path)
-        model, config = load_model(folder, lazy=True)
+        model, config = load_model(folder, lazy=True, trust_remote_code=begin.allow_code)
         if begin.adapter is not None:
             model = load_adapters(model, begin.adapter)
             model.eval()
         tokenizer = load_tokenizer(
-            folder, {"trust_remote_code": False}, eos_token_ids=config.get("eos_token_id")
+            folder,
+            {"trust_remote_code": begin.allow_code},
+            eos_token_ids=config.get("eos_token_id"),
         )
+        words = Vocabulary(tokenizer, vocabulary(config, len(tokenizer)))
+        words.warm()
         read_weights(model, progress)
         _check_batchable(model, folder)
-        return _TextGenerator(begin, model, tokenizer, config, context_tokens)
+        return _TextGenerator(begin, model, tokenizer, words, context_tokens)
 
 
 def _check_batchable(model: Any, folder: Path) -> None:
@@ -67,7 +71,7 @@ class _TextGenerator(Generator):
         begin: Begin,
         model: Any,
         tokenizer: Any,
-        config: dict[str, Any],
+        words: Vocabulary,
         context_tokens: int,
     ) -> None:
         self._name = begin.name
@@ -75,7 +79,7 @@ class _TextGenerator(Generator):
         self._model = model
         self._tokenizer = tokenizer
         self._context_tokens = context_tokens
-        self._vocabulary = Vocabulary(tokenizer, vocabulary(config, len(tokenizer)))
+        self._vocabulary = words
         self._prefix_bytes = begin.kv_bytes
         self._finds_cuts = how_to_keep(make_prompt_cache(model)) == "checkpoints"
         self._defaults = read_json(Path(begin.path) / "generation_config.json") or {}

@@ -57,16 +57,21 @@ class VisionEngine(GeneratingEngine):
     ) -> Generator:
         folder = Path(begin.path)
         model, processor = load(
-            str(folder), adapter_path=begin.adapter, lazy=True, trust_remote_code=False
+            str(folder),
+            adapter_path=begin.adapter,
+            lazy=True,
+            trust_remote_code=begin.allow_code,
         )
         tokenizer = load_tokenizer(
             folder,
-            {"trust_remote_code": False},
+            {"trust_remote_code": begin.allow_code},
             eos_token_ids=getattr(model.config, "eos_token_id", None),
         )
+        words = Vocabulary(tokenizer, vocabulary(config, len(tokenizer)))
+        words.warm()
         read_weights(model, progress)
         memo = _remember_pictures(model, begin.kv_bytes)
-        return _VisionGenerator(begin, model, processor, tokenizer, config, context_tokens, memo)
+        return _VisionGenerator(begin, model, processor, tokenizer, words, context_tokens, memo)
 
 
 def _remember_pictures(model: Any, bytes_max: int) -> TowerMemo | None:
@@ -89,7 +94,7 @@ class _VisionGenerator(Generator):
         model: Any,
         processor: Any,
         tokenizer: Any,
-        config: dict[str, Any],
+        words: Vocabulary,
         context_tokens: int,
         memo: TowerMemo | None,
     ) -> None:
@@ -100,7 +105,7 @@ class _VisionGenerator(Generator):
         self._processor = processor
         self._tokenizer = tokenizer
         self._context_tokens = context_tokens
-        self._vocabulary = Vocabulary(tokenizer, vocabulary(config, len(tokenizer)))
+        self._vocabulary = words
         self._defaults = read_json(Path(begin.path) / "generation_config.json") or {}
         self._marks = _picture_marks(processor)
 
@@ -225,9 +230,7 @@ class _VisionDecoder:
     draws its token in a logits processor, which is per row (:func:`forcing`).
     """
 
-    def __init__(
-        self, model: Any, processor: Any, rows_max: int, memo: TowerMemo | None
-    ) -> None:
+    def __init__(self, model: Any, processor: Any, rows_max: int, memo: TowerMemo | None) -> None:
         self._model = model
         self._memo = memo
         self._line: deque[tuple[int, Row]] = deque()

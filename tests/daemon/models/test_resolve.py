@@ -232,8 +232,12 @@ def test_facts_for_the_pool(home: Home, tmp_path: Path) -> None:
         "context_tokens": 500,
         "adapter": None,
         "identity": "",
+        "allow_code": False,
     }
     assert model.identity
+    trusting = settings(text + "\nallow_code = true")
+    target = Registry(trusting, home).resolve("org/a")[0]
+    assert describe(target, trusting, Inspections()).allow_code
 
 
 def test_windowed_layers_are_reserved_for_every_row(home: Home, tmp_path: Path) -> None:

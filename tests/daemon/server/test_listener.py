@@ -73,10 +73,12 @@ async def test_a_socket_on_which_somebody_listens_is_never_replaced(tmp_path: Pa
 
 
 async def test_a_socket_that_no_client_looks_for_is_refused(tmp_path: Path) -> None:
-    with made_by_a_manager(tmp_path / "elsewhere") as managers:
-        inherited = Inherited((duplicate(managers),))
-        with pytest.raises(MlxdError, match="mlxctl service install") as refused:
-            check_socket(tmp_path / "s", inherited)
+    with (
+        made_by_a_manager(tmp_path / "elsewhere") as managers,
+        duplicate(managers) as handed,
+        pytest.raises(MlxdError, match="mlxctl service install") as refused,
+    ):
+        check_socket(tmp_path / "s", Inherited((handed,)))
     assert refused.value.code is Code.INTERNAL
 
 

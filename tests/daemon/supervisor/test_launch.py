@@ -40,13 +40,18 @@ def test_logs_are_bounded_in_number_and_size(tmp_path: Path) -> None:
         os.utime(log, (number, number))
     newest = tmp_path / f"worker-w{launch.LOGS_MAX + 4}.log"
     with newest.open("ab") as writer:
-        writer.truncate(launch.LOG_BYTES_MAX + 1)
+        writer.write(b"line\n" * (launch.LOG_BYTES_MAX // 5))
+        writer.write(b"the last\n")
+        writer.flush()
         bound_logs(tmp_path)
-        writer.write(b"goes on")
+        writer.write(b"goes on\n")
     left = list(tmp_path.glob("worker-*.log"))
     assert len(left) == launch.LOGS_MAX - 1
     assert not (tmp_path / "worker-w5.log").exists()
-    assert newest.read_bytes() == b"goes on"
+    lines = newest.read_text().splitlines()
+    assert lines[-2:] == ["the last", "goes on"]
+    assert set(lines[:-2]) == {"line"}, "whole lines"
+    assert newest.stat().st_size <= launch.LOG_BYTES_MAX // 4 + len("goes on\n")
 
 
 @pytest.mark.anyio

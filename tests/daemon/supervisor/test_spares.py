@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from pathlib import Path
 
 import anyio
 import pytest
@@ -11,7 +10,6 @@ import pytest
 from daemon import processes
 from daemon.app import Daemon
 from daemon.pool import messages as m
-from daemon.wire.paths import Home
 from tests.daemon.running import (
     Asker,
     fake_model,
@@ -26,8 +24,9 @@ pytestmark = pytest.mark.anyio
 
 async def spare_pid(daemon: Daemon) -> int:
     """The process that waits, once it has been started."""
-    held = daemon.supervisor._spares._held
-    assert held is not None, "the pool says when there is one"
+    with anyio.fail_after(20):
+        while (held := daemon.supervisor._spares._held) is None:
+            await daemon.kernel.changed()
     await held.spawned.wait()
     assert held.process is not None
     return held.process.pid
@@ -54,7 +53,7 @@ async def test_it_sees_what_any_worker_sees() -> None:
         pytest.skip("/proc is Linux's")
     with temporary_home() as home:
         async with running_daemon(home, spare=True) as daemon:
-            environ = Path(f"/proc/{await spare_pid(daemon)}/environ").read_bytes()
+            environ = await anyio.Path(f"/proc/{await spare_pid(daemon)}/environ").read_bytes()
         seen = {part.partition(b"=")[0].decode() for part in environ.split(b"\0") if part}
         assert {"PATH", "HF_HUB_OFFLINE"} <= seen
         assert not {name for name in seen if name.startswith("PYTHON")} - {"PYTHONUNBUFFERED"}
@@ -113,9 +112,8 @@ async def test_short_memory_takes_the_spare_first() -> None:
 
 async def _until_there_is_none(daemon: Daemon) -> None:
     with anyio.fail_after(20):
-        async with daemon.kernel.watching() as changes:
-            while daemon.kernel.pool.spare.name is not None:
-                await changes.receive()
+        while daemon.kernel.pool.spare.name is not None:
+            await daemon.kernel.changed()
 
 
 async def _release(daemon: Daemon, granted: object) -> None:

@@ -65,6 +65,36 @@ async def test_a_worker_that_crashes_while_loading_fails_every_waiter_alike() ->
             assert daemon.kernel.pool.slots == {}
 
 
+async def test_under_pressure_workers_drop_their_caches_and_say_what_they_hold() -> None:
+    with temporary_home() as home:
+        async with running_daemon(home) as daemon:
+            config = FakeConfig(weights_bytes=100 << 20, keeps_bytes=80 << 20)
+            granted = await Asker(daemon).acquire(fake_model(home, "keeper", config))
+            await generate(home, granted, "hi", 3)
+            await _until(daemon, lambda slot: slot.tenant.measured_bytes == 180 << 20)
+
+            soft = m.ReportPressure(level="soft")
+            await daemon.kernel.send(soft, m.Cause(command="system"))
+
+            await _until(daemon, lambda slot: slot.tenant.measured_bytes == 100 << 20)
+            assert isinstance(granted, m.AnswerGranted)
+            await _end(daemon, granted.lease)
+
+
+async def test_how_fast_a_model_writes_is_known_once_it_has() -> None:
+    with temporary_home() as home:
+        async with running_daemon(home) as daemon:
+            model = fake_model(home, "steady", FakeConfig(reply="x", step_ms=10))
+            granted = await Asker(daemon).acquire(model)
+            await generate(home, granted, "hi", 30)
+
+            await _until(daemon, lambda slot: slot.tenant.tokens_per_s > 0)
+            [slot] = daemon.kernel.pool.slots.values()
+            assert slot.tenant.tokens_per_s <= 100, "a step takes 10 ms at least"
+            assert isinstance(granted, m.AnswerGranted)
+            await _end(daemon, granted.lease)
+
+
 async def test_the_next_daemon_adopts_a_living_worker() -> None:
     with temporary_home() as home:
         model = fake_model(home, "parrot", FakeConfig(reply="polly"))

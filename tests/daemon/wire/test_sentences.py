@@ -161,6 +161,10 @@ TOLD: list[tuple[m.DurableEvent, str]] = [
         m.SafeModeEntered(unclean_starts=3, quarantined=("g",)),
         "safe mode after 3 unclean starts; not tried: g",
     ),
+    (
+        m.MemoryPressure(level="soft", trimmed=("g", "h")),
+        "the system is short of memory: no new loads; told to drop their caches: g, h",
+    ),
     (m.SafeModeLeft(reason="10 min went well"), "safe mode is over: 10 min went well"),
     (
         m.LogTailLost(lost_bytes=120, kept_as="17.jsonl.torn"),

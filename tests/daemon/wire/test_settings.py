@@ -10,6 +10,7 @@ from daemon.wire.errors import Code, MlxdError
 from daemon.wire.settings import (
     ModelSettings,
     Settings,
+    hashed_key,
     is_loopback,
     key_path,
     load_settings,
@@ -63,7 +64,7 @@ def test_every_key() -> None:
     [http]
     host = "0.0.0.0"
     port = 0
-    api_keys = ["secret-key-1"]
+    api_keys = ["sha256:HASH"]
     allowed_hosts = ["box.local"]
     allowed_origins = ["https://chat.example.org"]
     body_bytes_max = "10M"
@@ -76,7 +77,7 @@ def test_every_key() -> None:
     crashes_max = 2
     unclean_starts_max = 9
     window_s = "1h"
-    """
+    """.replace("HASH", "a5" * 32)
     settings = parse_settings(text, FILE)
     assert msgspec.json.decode(msgspec.json.encode(settings)) == {
         "pool": {"memory": 24 * 2**30, "kv_tokens": 4096, "workers_max": 3, "ttl_s": 300.0,
@@ -85,7 +86,7 @@ def test_every_key() -> None:
                              "concurrency": 4, "context_tokens": 2048, "adapter": "/lora",
                              "allow_code": True}},
         "aliases": {"one": ["org/a"], "many": ["org/a", "one", "org/b"]},
-        "http": {"host": "0.0.0.0", "port": 0, "api_keys": ["secret-key-1"],
+        "http": {"host": "0.0.0.0", "port": 0, "api_keys": ["sha256:" + "a5" * 32],
                  "allowed_hosts": ["box.local"], "allowed_origins": ["https://chat.example.org"],
                  "body_bytes_max": 10_000_000},
         "log": {"sync": False},
@@ -145,7 +146,8 @@ def test_a_syntax_error_names_file_and_line(text: str, line: int, reason: str) -
         ('[http]\nhost = ""', "http.host", 2, "expected an address"),
         ("[http]\nport = 65536", "http.port", 2, "<= 65535"),
         ("[http]\nport = -1", "http.port", 2, ">= 0"),
-        ('[http]\napi_keys = ["short"]', "http.api_keys[0]", 2, "8 or more"),
+        ('[http]\napi_keys = ["plain-text-key"]', "http.api_keys[0]", 2, "--new-key"),
+        ('[http]\napi_keys = ["sha256:00"]', "http.api_keys[0]", 2, "64 hex digits"),
         ('[http]\nallowed_origins = ["https://*"]', "http.allowed_origins[0]", 2, "an origin"),
         ("[worker.env]\nA = 1", "worker.env.A", 2, "expected `str`"),
         ('[worker]\nenv = {"A B" = "x"}', 'worker.env."A B"', 2, "environment variable"),
@@ -185,7 +187,7 @@ def test_paths_are_made_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_reachable_host_with_a_key() -> None:
-    text = '[http]\nhost = "0.0.0.0"\napi_keys = ["long-enough"]'
+    text = f'[http]\nhost = "0.0.0.0"\napi_keys = ["{hashed_key("x")}"]'
     assert parse_settings(text, FILE).http.host == "0.0.0.0"
 
 

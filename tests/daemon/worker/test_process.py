@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,49 @@ def test_a_stale_socket_is_replaced(run_dir: Path) -> None:
         assert first.socket_path.exists(), "killed, it could not tidy up"
     with running_worker(run_dir) as second:
         second.link()[0].close()
+
+
+# --- spares -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def spare(run_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-I", "-m", "tests.fakes.worker", "--spare"]
+    process = subprocess.Popen(
+        [*command, "--run-dir", str(run_dir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with process:
+        yield process
+        process.kill()
+
+
+def test_a_spare_is_the_worker_that_it_is_told_to_be(
+    spare: subprocess.Popen[bytes], run_dir: Path
+) -> None:
+    assert spare.stdin is not None
+    assert spare.stdout is not None
+    spare.stdin.write(b"7\n")
+    spare.stdin.close()
+    assert spare.stdout.readline() == b"ready\n"
+    assert not lock_is_free(run_dir / "w-7.lock")
+    with Link(run_dir / "w-7.sock") as link:
+        link.send(Hello(role="daemon", client="test", pid=os.getpid(), generation=1))
+        link.greeting()
+        assert link.report() == Hosting(worker="7", pid=spare.pid, phase="waiting")
+        link.send(begin(model(run_dir)))
+        link.until(Ready)
+        link.send(Retire(reason="test"))
+        assert link.until(Bye) == Bye(reason="test")
+    assert spare.wait(20) == 0
+
+
+def test_a_spare_ends_with_what_it_listens_to(
+    spare: subprocess.Popen[bytes], run_dir: Path
+) -> None:
+    assert spare.stdin is not None
+    assert list(run_dir.iterdir()) == [], "nothing says that it is there"
+    spare.stdin.close()
+    assert spare.wait(20) == 0
 
 
 # --- greeting ---------------------------------------------------------------------

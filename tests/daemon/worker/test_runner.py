@@ -15,7 +15,9 @@ from daemon.wire.data import (
     Ready,
     Retire,
     Running,
+    Trim,
     WorkAnswer,
+    Written,
 )
 from daemon.wire.errors import Code
 from daemon.worker.inbox import (
@@ -195,3 +197,34 @@ def test_memory_is_reported_when_it_changed_notably(
     made.run()
     assert [r.measured_bytes for r in posts.reports if isinstance(r, Ready)] == [10_000]
     assert [r.measured_bytes for r in posts.reports if isinstance(r, Measured)] == told
+
+
+def test_caches_are_dropped_when_told_and_what_is_held_then_is_reported(
+    inbox: Inbox, posts: Posts, tmp_path: Path
+) -> None:
+    config = FakeConfig(reply="x", weights_bytes=10_000, keeps_bytes=5_000)
+    folder = write_fake_model(tmp_path / "keeper", config)
+    made = loaded(inbox, posts, folder, ask(1, 1))
+
+    def trim(post: Post) -> None:
+        if Measured(measured_bytes=15_000) in post.reports:
+            inbox.put(Command(Trim()))
+            inbox.put(RETIRE)
+
+    posts.hooks.append(trim)
+    assert made.run() == 0
+    assert [r.measured_bytes for r in posts.reports if isinstance(r, Measured)] == [15_000, 10_000]
+
+
+def test_trim_before_anything_is_loaded(inbox: Inbox, posts: Posts) -> None:
+    inbox.put(LinkUp())
+    inbox.put(Command(Trim()))
+    assert runner(inbox, posts, begin_timeout_s=0.02).run() == 0
+
+
+def test_what_was_written_is_told_once_nothing_runs(
+    inbox: Inbox, posts: Posts, folder: Path
+) -> None:
+    assert loaded(inbox, posts, folder, ask(1, 4), ask(2, 6), RETIRE).run() == 0
+    told = [report.tokens for report in posts.reports if isinstance(report, Written)]
+    assert told[-1] == 10

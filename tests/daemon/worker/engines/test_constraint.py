@@ -1,6 +1,7 @@
 """A guard, token by token: what it allows, what it leaves alone, and how it fails."""
 
 import json
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,8 +10,9 @@ import mlx.core as mx
 import pytest
 from mlx_lm.utils import load_tokenizer
 
-from daemon.wire.data import AnyJson, Generate, JsonSchema
+from daemon.wire.data import Generate
 from daemon.wire.errors import MlxdError
+from daemon.wire.forms import AnyJson, Grammar, JsonSchema, Regex
 from daemon.worker.engines.constraint import Guard, Guide, Vocabulary, make_guide
 from tests.contract.tiny import SPECIAL, build_text_model
 
@@ -170,3 +172,89 @@ def test_a_tokenizer_that_cannot_be_read_is_said(tmp_path: Path) -> None:
             Generate(lease="l", prompt="x", constraint=AnyJson()), slow, vocabulary, thinking=False
         )
     assert caught.value.fault.field == "constraint"
+
+
+def written(made: Guide, vocabulary: Vocabulary, text: str) -> set[int]:
+    """What may come behind ``text``, every letter of which has to be allowed."""
+    guard = Guard(made, vocabulary, 0)
+    tokens: list[int] = []
+    for token in ids(text):
+        assert token in allowed(guard, tokens)
+        tokens.append(token)
+    return allowed(guard, tokens)
+
+
+@pytest.mark.parametrize(
+    ("regex", "text", "then"),
+    [
+        ("[a-c]+/x", "ab", ids("abc/")),
+        (r"a\/b", "a", ids("/")),
+        (r"\\/", "", ids("\\")),
+        (r"a\\/b", "a\\", ids("/")),
+    ],
+)
+def test_a_regex_is_followed(
+    tokenizer: Any, vocabulary: Vocabulary, regex: str, text: str, then: list[int]
+) -> None:
+    made = guide(tokenizer, vocabulary, constraint=Regex(regex))
+    assert written(made, vocabulary, text) - {THINK} == set(then)
+
+
+def test_a_regex_may_hold_a_line_end(tokenizer: Any, vocabulary: Vocabulary) -> None:
+    made = guide(tokenizer, vocabulary, constraint=Regex("a\nb"))
+    assert written(made, vocabulary, "a") == set(tokenizer.encode("\n"))
+
+
+def test_a_grammar_is_followed_beside_the_tools(tokenizer: Any, vocabulary: Vocabulary) -> None:
+    own = Grammar('start: greeting name\ngreeting: "hi" | "yo"\nname: /[A-B]/')
+    made = guide(tokenizer, vocabulary, constraint=own)
+    assert written(made, vocabulary, "yo") == set(ids("AB"))
+    assert written(made, vocabulary, "hiB") == {END}
+    made = guide(tokenizer, vocabulary, constraint=own, tools=(TOOL,))
+    opening = SPECIAL.index("<tool_call>")
+    assert written(made, vocabulary, "") - {THINK} == {opening, *ids("hy")}
+
+
+@pytest.mark.parametrize(
+    ("constraint", "field", "reason"),
+    [
+        (Regex("("), "constraint.regex", "unclosed group"),
+        (Regex("(?=a)b"), "constraint.regex", "look-around"),
+        (Regex("a\\"), "constraint.regex", "cannot be followed"),
+        (Grammar("start: nothing"), "constraint.grammar", "nothing"),
+        (Grammar("nonsense"), "constraint.grammar", "cannot be followed"),
+        (JsonSchema(b'{"type": 5}'), "constraint.schema", "cannot be followed"),
+        (JsonSchema(b"{"), "constraint.schema", "not JSON"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused(
+    tokenizer: Any, vocabulary: Vocabulary, constraint: Any, field: str, reason: str
+) -> None:
+    with pytest.raises(MlxdError, match=reason) as caught:
+        guide(tokenizer, vocabulary, constraint=constraint)
+    assert caught.value.fault.field == field
+
+
+def test_a_warmed_vocabulary_is_made_once_and_in_another_thread(tokenizer: Any) -> None:
+    makers: list[str] = []
+
+    class Watched(Vocabulary):
+        def _make(self) -> Any:
+            makers.append(threading.current_thread().name)
+            return super()._make()
+
+    vocabulary = Watched(tokenizer, SIZE)
+    vocabulary.warm()
+    for thread in threading.enumerate():
+        if thread.name == "vocabulary":
+            thread.join()
+    assert vocabulary.tokens is vocabulary.tokens
+    assert makers == ["vocabulary"]
+
+
+def test_what_cannot_be_warmed_is_said_to_who_asks() -> None:
+    slow = SimpleNamespace(eos_token_ids=[1], __len__=lambda: 3)
+    vocabulary = Vocabulary(slow, 10)
+    vocabulary.warm()
+    with pytest.raises(ValueError, match="not supported"):
+        _ = vocabulary.tokens

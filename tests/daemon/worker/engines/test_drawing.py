@@ -7,8 +7,9 @@ import mlx.core as mx
 import pytest
 from mlx_lm.utils import load_tokenizer
 
-from daemon.wire.data import AnyJson, ChatMessage, Generate, Sampling, TextPart
+from daemon.wire.data import ChatMessage, Generate, Sampling, TextPart
 from daemon.wire.errors import Code, MlxdError
+from daemon.wire.forms import AnyJson
 from daemon.worker.engines.constraint import Guard, Vocabulary
 from daemon.worker.engines.drawing import Drawing, make_drawing
 from daemon.worker.engines.sampling import GREEDY

@@ -1,0 +1,1 @@
+"""Programs that drive the service with other people's clients, in an environment of their own."""
