@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -11,29 +10,15 @@ import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from benchmarks.bench import Bench
-from benchmarks.figures import Table
-from benchmarks.machine import Machine, machine_text, read_machine
-from benchmarks.render import table_text
+from benchmarks.machine import machine_text, read_machine
+from benchmarks.render import summary_text, table_text
+from benchmarks.results import Results, document_text
 from benchmarks.topics import BY_REQUEST, TOPICS
 
 ROUNDS = 5
 SOAK_S = 600.0
-
-
-class Results(msgspec.Struct, frozen=True):
-    """What ``--json`` prints."""
-
-    v: int
-    at: str
-    quick: bool
-    rounds: int
-    machine: Machine
-    tables: tuple[Table, ...]
 
 
 async def run(bench: Bench, topics: list[str], *, aloud: bool) -> Results:
@@ -56,6 +41,8 @@ async def run(bench: Bench, topics: list[str], *, aloud: bool) -> Results:
             print(f"\n{table_text(tables[-1])}", flush=True)
         took_s = time.monotonic() - began_s
         print(f"  ({topic}: {took_s:.0f} s, load {os.getloadavg()[0]:.2f})", file=sys.stderr)
+    if aloud:
+        print(f"\n{summary_text(tables)}", flush=True)
     return Results(1, at, bench.quick, bench.rounds, machine, tuple(tables))
 
 
@@ -75,16 +62,7 @@ def main() -> None:
         except asyncio.CancelledError:
             sys.exit(130)
     if arguments.json:
-        print(json.dumps(document(results), indent=2))
-
-
-def document(results: Results) -> dict[str, Any]:
-    """What ``--json`` prints: everything, and each row's verdict."""
-    content: dict[str, Any] = msgspec.to_builtins(results)
-    for table, found in zip(content["tables"], results.tables, strict=True):
-        for row, source in zip(table["rows"], found.rows, strict=True):
-            row["verdict"] = source.verdict
-    return content
+        print(document_text(results))
 
 
 async def _interruptible(running: Coroutine[None, None, Results]) -> Results:
@@ -102,7 +80,9 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("topics", nargs="*", metavar="TOPIC", help=f"of {', '.join(TOPICS)}")
     parser.add_argument("--rounds", type=int, help=f"how often ({ROUNDS}; 1 with --quick)")
-    parser.add_argument("--quick", action="store_true", help="little of everything, in a minute")
+    parser.add_argument(
+        "--quick", action="store_true", help="little of everything, in four minutes"
+    )
     parser.add_argument("--json", action="store_true", help="one document instead of tables")
     parser.add_argument("--soak-s", type=float, help=f"length of the topic soak ({SOAK_S:.0f})")
     arguments = parser.parse_args()

@@ -1,15 +1,17 @@
 """Times of the event log on this machine: append, sync, open, verify, replay, start-up.
 
-    python -m benchmarks.bench_log [--records 1000000] [--folder DIR] [--json]
+    python -m benchmarks.bench_log [--records 1000000] [--events DIR] [--json]
 
-The topic ``log`` of ``python -m benchmarks``, in a process of its own. Prints one table. The
-log is built by the shipped code from a mix of events like a busy pool's. Its files are in the
-page cache, so what is timed is the work of one core; the last line is what no program in this
-language and format can go below: hashing and decoding the same lines in a loop that checks
-nothing.
+Part of the topic ``pool`` of ``python -m benchmarks``, in a process of its own. Prints one
+table. The log is built by the shipped code, as a pool under load writes it: models come, work
+and go. Its files are in the page cache, so what is timed is the work of one core; the last
+line is what no program in this language and format can go below: hashing and decoding the
+same lines in a loop that checks nothing. With ``--events`` the log stays there, with a
+snapshot at its end, for a daemon to be started on it.
 """
 
 import argparse
+import os
 import resource
 import shutil
 import statistics
@@ -22,37 +24,58 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks.figures import Target
 from daemon.eventlog.audit import verify
 from daemon.eventlog.disk import OsDisk
 from daemon.eventlog.log import EventLog
 from daemon.eventlog.record import Record
+from daemon.pool.evolve import evolve
 from daemon.pool.messages import (
     Candidate,
     Cause,
     DurableEvent,
     EvictFinished,
     EvictStarted,
+    Limits,
     LoadReady,
     LoadStarted,
     Model,
     UsageRecorded,
+    WorkerExited,
     WorkerSpawned,
 )
+from daemon.pool.state import STATE_VERSION, Pool
 
 NOW_MS = 1_790_000_000_000
+MODELS = 20
+LIMITS = Limits(budget_bytes=48_000_000_000)
 
 
 class Timing(msgspec.Struct, frozen=True):
-    """One measurement; ``records`` is 0 where a rate says nothing."""
+    """One measurement; ``records`` is 0 where a rate says nothing.
+
+    Attributes:
+        at_least_per_s: What the rate is to reach, of processor time.
+    """
 
     what: str
     wall_s: float
     cpu_s: float
     records: int = 0
-    at_most_s: float | None = None
+    at_least_per_s: float | None = None
+
+    @property
+    def target(self) -> Target | None:
+        bound = self.at_least_per_s
+        return None if bound is None else Target(at_least=bound, of="ours")
+
+    @property
+    def per_s(self) -> float:
+        """Records a second of processor time."""
+        return self.records / self.cpu_s
 
     def __str__(self) -> str:
-        rate = f"{self.records / self.cpu_s:12,.0f} records/s" if self.records else ""
+        rate = f"{self.per_s:12,.0f} records/s" if self.records else ""
         return f"{self.what:44} {self.wall_s:8.3f} s wall {self.cpu_s:8.3f} s cpu {rate}".rstrip()
 
 
@@ -75,8 +98,9 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def story(number: int) -> tuple[Cause, tuple[DurableEvent, ...]]:
-    """One of six kinds of record, as a pool under load writes them."""
-    name, worker = f"mlxd/model-{number % 20}", f"w{number}"
+    """One of six records in the life of a worker, one worker after the other."""
+    life = number // 6
+    name, worker = f"mlxd/model-{life % MODELS}", f"w{life + 1}"
     client = Cause(command="acquire", client="mlx-bridge", pid=812)
     model = Model(
         key=f"/models/{name}",
@@ -88,7 +112,7 @@ def story(number: int) -> tuple[Cause, tuple[DurableEvent, ...]]:
         kv_token_bytes=131_072,
         context_tokens=32_768,
     )
-    mix: tuple[tuple[Cause, DurableEvent], ...] = (
+    mix: tuple[tuple[Cause, *tuple[DurableEvent, ...]], ...] = (
         (client, LoadStarted(
             model=model, worker=worker, claim_bytes=6_147_483_648, kv_tokens=16_384,
             rows_max=16, reason="acquire", asked_by=("mlx-bridge",))),
@@ -107,11 +131,16 @@ def story(number: int) -> tuple[Cause, tuple[DurableEvent, ...]]:
             candidates=tuple(
                 Candidate(model=f"m{n}", claim_bytes=1 << 32, last_used_at_ms=NOW_MS)
                 for n in range(3)))),
-        (Cause(command="report_exit"), EvictFinished(
-            worker=worker, model=name, freed_bytes=4_000_000_000)),
+        (Cause(command="report_exit"),
+            WorkerExited(worker=worker, model=name, expected=True, exit_code=0),
+            EvictFinished(worker=worker, model=name, freed_bytes=4_000_000_000)),
     )  # fmt: skip
-    cause, event = mix[number % len(mix)]
-    return cause, (event,)
+    cause, *events = mix[number % len(mix)]
+    return cause, tuple(events)
+
+
+_USAGE = story(3)
+"""Changes no pool, so that it may come at any time."""
 
 
 def build(folder: Path, records: int) -> None:
@@ -125,18 +154,28 @@ def build(folder: Path, records: int) -> None:
 
 
 def timed(
-    what: str, work: Callable[[], object], records: int = 0, at_most_s: float | None = None
+    what: str, work: Callable[[], object], records: int = 0, at_least_per_s: float | None = None
 ) -> Timing:
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return Timing(what, wall, cpu, records, at_most_s)
+    return Timing(what, wall, cpu, records, at_least_per_s)
 
 
 def replay_all(folder: Path) -> None:
     log, _ = EventLog.open(folder, OsDisk(), writable=False)
     for _ in log.replay():
         pass
+
+
+def believe_all(folder: Path) -> Pool:
+    """What a start without any snapshot does."""
+    pool = Pool(limits=LIMITS)
+    log, _ = EventLog.open(folder, OsDisk(), writable=False)
+    for record in log.replay():
+        for event in record.events:
+            pool = evolve(pool, event, record.at_ms)
+    return pool
 
 
 def floor(folder: Path) -> None:
@@ -148,7 +187,7 @@ def floor(folder: Path) -> None:
 
 
 def start_up(folder: Path) -> None:
-    log, report = EventLog.open(folder, OsDisk())
+    log, report = EventLog.open(folder, OsDisk(), state_version=STATE_VERSION)
     assert report.snapshot is not None
     for _ in log.replay(report.replay_after):
         pass
@@ -158,22 +197,38 @@ def start_up(folder: Path) -> None:
 def sync_times(folder: Path, rounds: int = 200) -> tuple[float, float]:
     """Append, commit and sync one record, and the same bytes written and synced raw: ms."""
     log, report = EventLog.open(folder, OsDisk())
-    raw = OsDisk().open(folder.parent / "raw", "replace")
+    segment = max(folder.glob("*.jsonl"))
+    raw_file = folder.parent / "raw"
+    shutil.copyfile(segment, raw_file)  # as large: a file system may treat sizes differently
+    raw = OsDisk().open(raw_file, "existing")
+    offset = segment.stat().st_size
     ours: list[float] = []
     theirs: list[float] = []
-    at_ms, offset = report.end.at_ms, 0
-    for number in range(rounds):
-        begin = time.perf_counter()
-        log.append(at_ms, *story(number))
-        (text,) = log.commit(sync=True)
-        middle = time.perf_counter()
-        offset += raw.write(offset, text.text.encode() + b"\n")
+    text = b""
+
+    def append() -> None:
+        nonlocal text
+        begin_s = time.perf_counter()
+        log.append(report.end.at_ms, *_USAGE)
+        (line,) = log.commit(sync=True)
+        ours.append(time.perf_counter() - begin_s)
+        text = line.text.encode() + b"\n"
+
+    def write() -> None:
+        nonlocal offset
+        begin_s = time.perf_counter()
+        offset += raw.write(offset, text)
         raw.sync()
-        theirs.append(time.perf_counter() - middle)
-        ours.append(middle - begin)
+        theirs.append(time.perf_counter() - begin_s)
+
+    append()
+    for number in range(rounds):
+        for side in (append, write) if number % 2 else (write, append):
+            side()
     log.close()
     raw.close()
-    return statistics.median(ours) * 1e3, statistics.median(theirs) * 1e3
+    raw_file.unlink()
+    return statistics.median(ours[1:]) * 1e3, statistics.median(theirs) * 1e3
 
 
 def peak_rss_mb() -> float:
@@ -186,18 +241,20 @@ def measure(folder: Path, records: int) -> Report:
     timings = [timed("build: append and commit", lambda: build(folder, records), records)]
     sizes = [path.stat().st_size for path in folder.iterdir()]
     timings += [
-        timed("verify: hash, order and decode", lambda: verify(OsDisk(), folder), records, 4.0),
-        timed("open (hash all) and replay", lambda: replay_all(folder), records, 4.0),
+        timed("verify: hash, order and decode", lambda: verify(OsDisk(), folder), records),
+        timed("open (hash all) and replay", lambda: replay_all(folder), records, 250_000),
+        timed("open, replay and believe", lambda: believe_all(folder), records),
     ]
+    append_ms, raw_ms = sync_times(folder)
+    pool = believe_all(folder)
     log, _ = EventLog.open(folder, OsDisk())
-    log.write_snapshot(log.position, b"{}" * 10_000, 1)
+    log.write_snapshot(log.position, msgspec.msgpack.encode(pool), STATE_VERSION)
     recent = log.position.seq - 10
     timings.append(timed("read_after a recent seq", lambda: list(log.read_after(recent))))
     log.close()
-    timings.append(timed("start-up with a snapshot at the end", lambda: start_up(folder), 0, 0.3))
+    timings.append(timed("open with a snapshot at the end", lambda: start_up(folder)))
     peak = peak_rss_mb()
     timings.append(timed("floor: hash and decode, nothing else", lambda: floor(folder), records))
-    append_ms, raw_ms = sync_times(folder)
     return Report(
         records, sum(sizes) / records, len(sizes), tuple(timings), append_ms, raw_ms, peak
     )
@@ -216,14 +273,15 @@ def show(report: Report) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--events", type=Path, help="keep the log here, which must be empty")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    base = Path(tempfile.mkdtemp(dir=arguments.folder, prefix="mlxd-bench-log-"))
-    try:
-        report = measure(base / "events", arguments.records)
-    finally:
-        shutil.rmtree(base)
+    if arguments.events is not None:
+        os.umask(0o077)
+        report = measure(arguments.events, arguments.records)
+    else:
+        with tempfile.TemporaryDirectory(prefix="mlxd-bench-log-") as base:
+            report = measure(Path(base) / "events", arguments.records)
     if arguments.json:
         sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
     else:

@@ -35,6 +35,22 @@ def target_text(target: Target, unit: str) -> str:
     return " ".join([*bounds, unit if target.of == "ours" else ""]).rstrip()
 
 
+def summary_text(tables: Sequence[Table]) -> str:
+    """How many targets were reached, and each that was not."""
+    judged = [(table, row) for table in tables for row in table.rows if row.target is not None]
+    short = [(table, row) for table, row in judged if row.verdict == "short"]
+    lines = [f"{len(judged) - len(short)} of {len(judged)} targets reached"]
+    for table, row in short:
+        assert row.target is not None
+        found = row.ours if row.target.of == "ours" else row.ratio
+        assert found is not None
+        unit = row.unit if row.target.of == "ours" else ""
+        beside = f" ÷ {row.beside}" if row.target.of == "ratio" else ""
+        reached = f"{spread_text(found, unit)}, target {target_text(row.target, row.unit)}"
+        lines.append(f"  short  {table.topic}: {row.what}{beside}: {reached}")
+    return "\n".join(lines)
+
+
 def table_text(table: Table) -> str:
     """A topic's title, its rows in columns, and its notes."""
     cells = [_HEAD, *(_cells(row) for row in table.rows)]

@@ -90,9 +90,7 @@ def running_service(
 
 
 @contextmanager
-def fresh_home(
-    bench: Bench, models: Mapping[str, Path], *, spare: bool = False
-) -> Iterator[Path]:
+def fresh_home(bench: Bench, models: Mapping[str, Path], *, spare: bool = False) -> Iterator[Path]:
     """A home whose configuration names ``models``; at the end its workers are ended."""
     with tempfile.TemporaryDirectory(prefix="mlxd-b-") as folder:
         home = Path(folder)

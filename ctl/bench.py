@@ -90,9 +90,8 @@ def bench_page(now: Measurement, before: Measurement | None) -> Page:
     )
     past = "Run it again to see what has changed."
     if before is not None:
-        past = (
-            f"Changes are against {format_age_ms(before.at_ms, now.at_ms)}, mlxd {before.version}."
-        )
+        when = format_age_ms(before.at_ms, now.at_ms)
+        past = f"Changes are against {when}, mlxd {before.version}."
     return Line(about, "title"), Table(columns, rows), Line(), Line(past, "dim")
 
 
@@ -109,18 +108,17 @@ def _row(now: Figures, before: Figures | None) -> tuple[Cell, ...]:
         "decode_tokens_per_s",
         "total_tokens_per_s",
     ):
-        value = getattr(now, name)
-        unit = " ms" if name == "ttft_ms" else ""
-        text = (
-            "-"
-            if value is None
-            else f"{value:,.0f}{unit}"
-            if value >= 100
-            else f"{value:.1f}{unit}"
-        )
-        old = getattr(before, name) if before else None
-        cells += [Cell(text), _change(value, old, less_is_better=name == "ttft_ms")]
+        time = name == "ttft_ms"
+        value, old = getattr(now, name), getattr(before, name) if before else None
+        cells += [Cell(_figure(value, time=time)), _change(value, old, less_is_better=time)]
     return tuple(cells)
+
+
+def _figure(value: float | None, *, time: bool) -> str:
+    if value is None:
+        return "-"
+    figure = f"{value:,.0f}" if time or value >= 100 else f"{value:.1f}"
+    return f"{figure} ms" if time else figure
 
 
 def _change(now: float | None, before: float | None, *, less_is_better: bool) -> Cell:

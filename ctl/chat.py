@@ -149,7 +149,7 @@ class Chat:
 
     def _save(self, name: str) -> None:
         if not name:
-            raise MlxdError(Code.INVALID_REQUEST, "name a file: /save chat.md")
+            raise MlxdError(Code.INVALID_REQUEST, "name a file: /save chat.json")
         path = Path(name).expanduser()
         try:
             path.write_text(self._talk.saved(name), encoding="utf-8")

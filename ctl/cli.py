@@ -32,14 +32,18 @@ VERBS: Final[dict[str, str]] = {
     "safe-mode": "ctl.verbs.administer:safe_mode",
     "config": "ctl.verbs.administer:config",
     "log": "ctl.verbs.log:log",
+    "logs": "ctl.verbs.logs:logs",
     "detach": "ctl.verbs.administer:detach",
     "bench": "ctl.verbs.bench:bench",
     "doctor": "ctl.verbs.doctor:doctor",
+    "completion": "ctl.verbs.completion:completion",
     "version": "ctl.verbs.version:version",
 }
 """Verb -> module and command. A new verb is a file under ``verbs/`` and a line here."""
 
 USAGE_EXIT: Final = 2
+COMPLETING: Final = "_MLXCTL_COMPLETE"
+"""Set where a shell wants to know how a line could go on."""
 
 _HELP = """mlxctl: control the mlxd model service.
 
@@ -61,12 +65,17 @@ class Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own
         return [verb for verb in VERBS if verb != "ps"]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
         module, _, name = VERBS[cmd_name].partition(":")
         command = getattr(import_module(module), name)
         assert isinstance(command, click.Command)
+        app = ctx.find_object(App)
+        if app is not None and COMPLETING in app.environ:
+            from ctl.completing import teach  # noqa: PLC0415
+
+            teach(command)
         return command
 
     def resolve_command(
@@ -97,6 +106,10 @@ def run(app: App, arguments: list[str]) -> int:
     Raises:
         BrokenPipeError: Whoever read stdout went away.
     """
+    if COMPLETING in app.environ:
+        from ctl.completing import complete  # noqa: PLC0415
+
+        return complete(app, mlxctl)
     try:
         # Not Command.main(): it ends the process itself when a reader goes away.
         with mlxctl.make_context("mlxctl", arguments, obj=app) as context:

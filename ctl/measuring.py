@@ -16,10 +16,11 @@ from daemon.wire.client import Control
 from daemon.wire.errors import Code, MlxdError
 from daemon.wire.generation import generate
 
-WORDS: Final = (
+_TEXT: Final = (
     "the of and to in is that it was for on are as with his they at be this from have or by one "
     "had not but what all were when we there can an your which their said if do will each about"
-).split()
+)
+WORDS: Final = _TEXT.split()
 """Words that every tokenizer has as one token."""
 WARM_UP_TOKENS: Final = 8
 
@@ -136,13 +137,15 @@ async def _ask(control: Control, load: Load, prompt: str, tokens_max: int) -> _S
             answer.take(delta, anyio.current_time() * 1000)
     ended_at_ms = anyio.current_time() * 1000
     timing = timing_of(answer, granted.load_ms, sent_at_ms, ended_at_ms)
-    if generation.done is None or timing.ttft_ms is None or answer.first_at_ms is None:
-        raise MlxdError(Code.WORKER_FAILED, f"{load.model} answered without a single token")
+    if generation.done is None:
+        raise MlxdError(Code.INTERNAL, "the answer ended without its terminal frame")
+    # A model may have nothing to say: then its end is the first that is heard of it.
+    silent = timing.ttft_ms is None or answer.first_at_ms is None
     return _Sample(
-        ttft_ms=timing.ttft_ms,
+        ttft_ms=timing.total_ms if timing.ttft_ms is None else timing.ttft_ms,
         decode_tokens_per_s=timing.tokens_per_s,
-        first_at_ms=answer.first_at_ms,
-        ended_at_ms=answer.last_at_ms,
+        first_at_ms=ended_at_ms if answer.first_at_ms is None else answer.first_at_ms,
+        ended_at_ms=ended_at_ms if silent else answer.last_at_ms,
         usage=generation.done.usage,
     )
 

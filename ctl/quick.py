@@ -35,6 +35,7 @@ def greet(app: App) -> c.Welcome:
         MlxdError: As for :func:`ask`.
     """
     with socket.socket(socket.AF_UNIX) as dialled:
+        dialled.settimeout(ANSWER_TIMEOUT_S)
         payloads = _talk(app.socket, dialled, _hello())
         return _welcomed(payloads, app.socket)
 
@@ -58,8 +59,25 @@ def ask(app: App, request: c.ControlRequest, expected: type[AnswerT]) -> AnswerT
     return _ask(app, request, expected)
 
 
-def _ask(app: App, request: c.ControlRequest, expected: type[AnswerT]) -> AnswerT:
+def ask_briefly(
+    app: App, request: c.ControlRequest, expected: type[AnswerT], timeout_s: float
+) -> AnswerT:
+    """As :func:`ask`, for whoever can do without the answer: it starts nothing.
+
+    Raises:
+        MlxdError: As for :func:`ask`; also if ``timeout_s`` have passed in silence.
+    """
+    return _ask(app, request, expected, timeout_s)
+
+
+def _ask(
+    app: App,
+    request: c.ControlRequest,
+    expected: type[AnswerT],
+    timeout_s: float = ANSWER_TIMEOUT_S,
+) -> AnswerT:
     with socket.socket(socket.AF_UNIX) as dialled:
+        dialled.settimeout(timeout_s)
         return _expected(expected, _answers(app, dialled, request), app.socket)
 
 
@@ -70,6 +88,7 @@ def ask_last(app: App, request: c.ControlRequest) -> None:
         MlxdError: As for :func:`ask`.
     """
     with socket.socket(socket.AF_UNIX) as dialled:
+        dialled.settimeout(ANSWER_TIMEOUT_S)
         payloads = _answers(app, dialled, request)
         _expected(c.Ok, payloads, app.socket)
         for _ in payloads:
@@ -98,7 +117,6 @@ def _hello() -> bytes:
 
 def _talk(path: str, dialled: socket.socket, frames: bytes) -> Iterator[bytes]:
     """Send ``frames``; give back the payloads that come."""
-    dialled.settimeout(ANSWER_TIMEOUT_S)
     try:
         dialled.connect(path)
     except OSError as error:

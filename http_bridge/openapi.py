@@ -117,13 +117,13 @@ def _operation(route: Route, refs: dict[Any, dict[str, Any]]) -> dict[str, Any]:
     return operation
 
 
-_PROGRESS: Final = {
+_PROGRESS: Final[dict[str, Any]] = {
     "name": PROGRESS_HEADER,
     "in": "header",
     "description": "With 1, a stream begins at once with events of the type mlxd.progress",
     "schema": {"enum": ["1"]},
 }
-_EVENT: Final = {
+_EVENT: Final[dict[str, Any]] = {
     "type": "object",
     "description": "One server-sent event",
     "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
@@ -131,5 +131,6 @@ _EVENT: Final = {
 
 
 def _answer(kind: str) -> dict[str, Any]:
-    known = {"application/json": {"type": "object"}, "text/event-stream": _EVENT}
-    return known.get(kind, {"type": "string"})
+    if kind == "text/event-stream":
+        return _EVENT
+    return {"type": "object"} if kind == "application/json" else {"type": "string"}

@@ -1,14 +1,14 @@
 """One module a topic; each gives one table."""
 
-from benchmarks.topics import http, idle, loads, log, prefix, service, soak
+from benchmarks.topics import http, idle, loads, pool, prefix, service, soak
 
 TOPICS = {
     "http": http.measure,
     "service": service.measure,
     "loads": loads.measure,
     "prefix": prefix.measure,
+    "pool": pool.measure,
     "idle": idle.measure,
-    "log": log.measure,
     "soak": soak.measure,
 }
 """By name, in the order in which they run."""

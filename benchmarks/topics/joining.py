@@ -103,7 +103,7 @@ async def _long_joins(bench: Bench, servers: list[Server]) -> list[Row]:
             "ms",
             (f"{ours.name} typical", f"{ours.name} step"),
             "a step alone",
-            note="a step and a chunk; chunks have 32 tokens or more, however slow the machine is",
+            note="a step and a chunk; chunks have 16 tokens or more, however slow the machine is",
         ),
         rounds.alone(
             what,

@@ -81,7 +81,7 @@ async def _with_spare(bench: Bench, service: Service, name: str, folder: Path) -
 def _spared(load: Side, service: Service) -> Side:
     async def side() -> None:
         async with service.control() as control:
-            while not (await control.status()).spare_bytes or not _waits(service):
+            while not (await control.status()).spare_bytes or not _waits(service):  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK_EVERY_S)
         await load()
 

@@ -21,7 +21,7 @@ _EPILOG = """\b
 Examples:
   mlxctl service install                  start now, and at every login
   mlxctl service install --dry-run        only show what would be written and run
-  mlxctl service status
+  mlxctl service status --json
   mlxctl service restart                  after an upgrade; models stay in memory
   mlxctl service uninstall                keeps config.toml, the event log and the logs
 
@@ -162,7 +162,7 @@ def find_service(app: App) -> "Service":
     import shutil  # noqa: PLC0415
 
     from daemon.wire.settings import load_settings  # noqa: PLC0415
-    from launchd.service import this_service  # noqa: PLC0415
+    from launchd.local import this_service  # noqa: PLC0415
     from launchd.steps import run_program  # noqa: PLC0415
 
     def which(program: str) -> str | None:

@@ -8,7 +8,6 @@ from daemon.pool.shapes import (
     AskedIdle,
     FailureReason,
     Limits,
-    LoadReason,
     Option,
     PassedOver,
     PressureLevel,
@@ -49,7 +48,6 @@ class Load(Command, tag="load", frozen=True, kw_only=True):
     ttl_ms: AskedIdle = None
     pin: bool = False
     over_budget: bool = False
-    reason: LoadReason = "load"
 
 
 class Unload(Command, tag="unload", frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from typing import assert_never
 from daemon.pool import messages as m
 from daemon.pool.draft import Draft
 from daemon.pool.failure import retry_at_ms
-from daemon.pool.leaving import begin_unload, outgrown_bytes
+from daemon.pool.leaving import begin_unload, outgrown_bytes, relief_at_ms
 from daemon.pool.refusing import next_record_ms, record_counted
 from daemon.pool.shapes import idle_ms
 from daemon.pool.spare import spare_due_ms
@@ -85,7 +85,12 @@ def next_due_ms(pool: Pool, now_ms: int) -> int | None:
     due += next_record_ms(pool)
     if pool.safe_mode_since_ms is not None:
         due.append(pool.safe_mode_since_ms + SAFE_MODE_MS)
-    other = (_settled_at_ms(pool), _pressure_change_ms(pool), spare_due_ms(pool))
+    other = (
+        _settled_at_ms(pool),
+        _pressure_change_ms(pool),
+        relief_at_ms(pool),
+        spare_due_ms(pool),
+    )
     due += [t for t in other if t is not None]
     return min((t for t in due if t > now_ms), default=None)
 

@@ -70,7 +70,7 @@ def _daemon_event(pool: Pool, event: m.DaemonEvent, at_ms: int) -> Pool:  # noqa
         case m.ClockJumped():
             return _shifted(pool, event.by_ms)
         case m.MemoryPressure():
-            return replace(pool, pressure=event.level)
+            return _under_pressure(pool, event.level, at_ms)
         case m.MemoryResidue():
             residue = Residue(residue_bytes=event.residue_bytes, boot_id=event.boot_id)
             return replace(pool, residues={**pool.residues, event.worker: residue})
@@ -197,7 +197,13 @@ def _daemon_started(pool: Pool, event: m.DaemonStarted, at_ms: int) -> Pool:
         kept=kept,
         safe_mode_since_ms=None,
         pressure="normal",
+        short_since_ms=None,
     )
+
+
+def _under_pressure(pool: Pool, level: m.PressureLevel, at_ms: int) -> Pool:
+    since_ms = at_ms if pool.short_since_ms is None else pool.short_since_ms
+    return replace(pool, pressure=level, short_since_ms=None if level == "normal" else since_ms)
 
 
 def _timed_anew(slot: Slot, at_ms: int) -> Slot:

@@ -8,6 +8,7 @@ from daemon.pool.eviction import POLICIES, candidates_of, coldest_first
 from daemon.pool.state import (
     THRASH_EVICTIONS,
     THRASH_WINDOW_MS,
+    TRIM_MS,
     Draining,
     Idle,
     Loading,
@@ -98,7 +99,8 @@ def relieve(draft: Draft) -> None:
     pool = draft.pool
     if pool.read_only is not None or pool.stopping is not None:
         return
-    if pool.pressure == "hard":
+    relief_ms = relief_at_ms(pool)
+    if relief_ms is not None and relief_ms <= draft.now_ms:
         evict_all_idle(draft, "pressure", "memory pressure: all that may go")
         return
     excess_bytes = outgrown_bytes(pool)
@@ -120,6 +122,16 @@ def relieve(draft: Draft) -> None:
             candidates=candidates,
             needed_bytes=excess_bytes,
         )
+
+
+def relief_at_ms(pool: Pool) -> int | None:
+    """When idle models go for want of memory; None while nothing asks for that.
+
+    Caches go first: a machine that is no longer said to be so short of memory by then keeps
+    its models, though loads wait until that has lasted.
+    """
+    short = pool.pressure == pool.pressure_reported.level == "hard"
+    return None if not short or pool.short_since_ms is None else pool.short_since_ms + TRIM_MS
 
 
 def outgrown_bytes(pool: Pool) -> int:

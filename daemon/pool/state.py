@@ -32,6 +32,10 @@ SETTLED_MS: Final = 120_000
 """A run of the daemon that lasted so long was no failed start."""
 
 SAFE_MODE_MS: Final = 600_000
+TRIM_MS: Final = 7_000
+"""Dropped caches may be all that was missing: the machine is looked at once more before idle
+models go."""
+
 PRESSURE_HOLD_MS: Final = 10_000
 """Relief counts once it has lasted so long, so that loads do not come and go with it."""
 
@@ -42,7 +46,7 @@ CRASHES_KEPT: Final = 64
 """More crashes than this in a window are not told apart; also the most that count."""
 
 
-STATE_VERSION: Final = 3
+STATE_VERSION: Final = 4
 """Of the pool as it stands in snapshots; raised with any change of its shape or of
 ``evolve``. Snapshots of another version are ignored, and the log replayed instead."""
 
@@ -297,6 +301,8 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     evictions: dict[str, tuple[Eviction, ...]] = {}
     residues: dict[str, Residue] = {}
     pressure: PressureLevel = "normal"
+    short_since_ms: int | None = None
+    """Since when ``pressure`` is not normal, and workers keep nothing for later."""
     workers_started: int = 0
     workers: dict[str, str] = {}
     """The keys of the slots that workers serve, by worker."""

@@ -82,7 +82,7 @@ def _ask(draft: Draft, command: m.Acquire | m.Load) -> None:
         priority=command.priority if isinstance(command, m.Acquire) else 0,
         pin=isinstance(command, m.Load) and command.pin,
         over_budget=isinstance(command, m.Load) and command.over_budget,
-        reason=command.reason if isinstance(command, m.Load) else "acquire",
+        reason="load" if isinstance(command, m.Load) else "acquire",
     )
     admit(draft, waiter)
 

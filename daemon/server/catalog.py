@@ -194,7 +194,7 @@ def _check_needs(model: Model, needs: tuple[str, ...]) -> None:
             )
         else:
             message = (
-                f"{model.name} cannot do {need}: it is a {model.kind} model; "
+                f"{model.name} cannot do {need}: its kind is {model.kind}; "
                 "`mlxctl models` lists what each model can do"
             )
         raise MlxdError(Code.INVALID_REQUEST, message, field=f"needs[{index}]")

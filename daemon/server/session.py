@@ -21,7 +21,7 @@ from daemon.server.verbs import TTL_S_MAX, ModelVerb, asked_idle, checked_priori
 from daemon.server.views import Facts, estimate_view
 from daemon.wire import control as c
 from daemon.wire.errors import Code, Fault, MlxdError
-from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX, FRAME_TIMEOUT_S
+from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX, FRAME_TIMEOUT_S, GARBLED
 from daemon.wire.paths import Home
 from daemon.wire.streams import AsyncioStream, PostedFrames
 
@@ -108,7 +108,7 @@ class Session:
                 hello = _hello.decode(await self._frames.receive())
         except _GONE:
             return False
-        except (TimeoutError, msgspec.DecodeError, UnicodeDecodeError, MlxdError) as error:
+        except (TimeoutError, *GARBLED, MlxdError) as error:
             message = f"a connection begins with hello ({error})"
             return self._refuse(Fault(code=Code.INVALID_REQUEST, message=message))
         if len(hello.client) > CLIENT_NAME_MAX:
@@ -146,7 +146,7 @@ class Session:
                 return
             try:
                 request = _request.decode(payload)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except GARBLED as error:
                 self._answer(_not_understood(payload, error))
                 continue
             self._begin(request, tasks)
@@ -474,7 +474,7 @@ def _not_understood(payload: bytes, error: Exception) -> msgspec.Struct:
     """The typed answer to a frame that is no request of this protocol."""
     try:
         head = _head.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except GARBLED:
         head = _Head()
     _, _, place = str(error).partition(" - at `$")
     fault = Fault(

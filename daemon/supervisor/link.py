@@ -14,7 +14,7 @@ from anyio.abc import ByteStream
 from daemon.wire import data as d
 from daemon.wire.control import Hello
 from daemon.wire.errors import Code, MlxdError
-from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX
+from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX, GARBLED
 from daemon.wire.streams import HANDSHAKE_TIMEOUT_S, FrameStream, greet
 
 DIAL_PATIENCE_S: Final = 3.0
@@ -44,7 +44,7 @@ class Link:
                 yield _report.decode(await self._frames.receive())
         except (anyio.EndOfStream, anyio.BrokenResourceError):
             return
-        except (msgspec.DecodeError, UnicodeDecodeError, MlxdError) as error:
+        except (*GARBLED, MlxdError) as error:
             _log.error("link.nonsense", worker=self.hosting.worker, error=str(error))
 
 

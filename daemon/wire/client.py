@@ -16,7 +16,7 @@ from anyio.abc import ByteStream
 
 from daemon.wire import control as c
 from daemon.wire.errors import Code, MlxdError
-from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX
+from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX, GARBLED
 from daemon.wire.streams import FrameStream, connect_unix, greet
 
 OnProgress = Callable[[c.Progress], None]
@@ -26,7 +26,6 @@ PENDING_ANSWERS_MAX: Final = 4096
 """Unread answers to one request; more ends a watch as ``lagged``."""
 
 _GONE: Final = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
-_GARBLED: Final = (msgspec.DecodeError, UnicodeDecodeError)
 _control_answer: Final = msgspec.msgpack.Decoder(c.ControlAnswer)
 
 
@@ -284,7 +283,7 @@ class Control:
                     await self._frames.send(c.ReleaseLease(id=self._id(), lease=answer.lease))
         except _GONE:
             pass
-        except (*_GARBLED, MlxdError) as error:
+        except (*GARBLED, MlxdError) as error:
             self._gone = MlxdError(
                 Code.PROTOCOL_MISMATCH,
                 f"the daemon sent what this mlxctl does not know ({error})",

@@ -70,9 +70,8 @@ class Generate(Frame, tag="generate", omit_defaults=True, frozen=True, kw_only=T
     """Generate text from a conversation or from a plain prompt.
 
     ``constraint``, ``call_one_of``, ``tool_calls_max`` and ``strict_tools`` belong to the
-    capability "structured", ``reasoning_tokens_max`` to "thinking_budget", ``priority`` to
-    "priority": a client sends them only to a model that was granted with that capability, for
-    an older worker would not see them.
+    capability "structured", ``logprobs`` to "logprobs", ``reasoning_tokens_max`` to
+    "thinking_budget": a client names those as needs of its lease.
 
     Attributes:
         lease: As granted by the daemon.

@@ -16,6 +16,9 @@ DATA_FRAME_BYTES_MAX: Final = 64 << 20
 FRAME_TIMEOUT_S: Final = 5.0
 """A started frame must finish within this time."""
 
+GARBLED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a payload raises that is no message; the last if it is nested too deeply."""
+
 _LENGTH: Final = struct.Struct(">I")
 _ENCODER: Final = msgspec.msgpack.Encoder()
 

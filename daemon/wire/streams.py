@@ -18,14 +18,13 @@ from anyio.abc import ByteStream
 
 from daemon.wire import control as c
 from daemon.wire.errors import Code, MlxdError
-from daemon.wire.framing import FrameReader, encode_frame
+from daemon.wire.framing import GARBLED, FrameReader, encode_frame
 
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 UNTAKEN_BYTES_MAX: Final = 1 << 18
 """Received and not yet asked for; the peer is not read from beyond it."""
 
 _RECEIVE_BYTES: Final = 1 << 18
-_GARBLED: Final = (msgspec.DecodeError, UnicodeDecodeError)
 _welcome: Final = msgspec.msgpack.Decoder(c.Welcome | c.Refusal)
 
 
@@ -296,7 +295,7 @@ async def greet(
         payload = await frames.receive()
     try:
         answer = _welcome.decode(payload)
-    except _GARBLED as error:
+    except GARBLED as error:
         raise MlxdError(
             Code.PROTOCOL_MISMATCH, f"what listens there is no mlxd of this release ({error})"
         ) from error

@@ -25,7 +25,7 @@ from daemon.wire.data import (
     WorkRequest,
 )
 from daemon.wire.errors import Code, Fault, MlxdError
-from daemon.wire.framing import FRAME_TIMEOUT_S
+from daemon.wire.framing import FRAME_TIMEOUT_S, GARBLED
 from daemon.wire.listening import next_connection
 from daemon.wire.peer import check_peer
 from daemon.worker.inbox import Cancel, Command, Inbox, LinkDown, LinkUp, Post, Submit
@@ -307,7 +307,7 @@ def _decode(decoder: msgspec.msgpack.Decoder[Any], payload: bytes) -> Any:
     """
     try:
         return decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except GARBLED as error:
         _, _, place = str(error).partition(" - at `$")
         field = place.rstrip("`").lstrip(".") or None
         raise MlxdError(Code.INVALID_REQUEST, f"not understood: {error}", field=field) from error

@@ -26,6 +26,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "ctl/checks.py": "tests/ctl/verbs/test_doctor.py",
     "ctl/live.py": "tests/ctl/verbs/test_top.py",
     "ctl/pulling.py": "tests/ctl/verbs/test_pull.py",
+    "ctl/measuring.py": "tests/ctl/verbs/test_bench.py",
     "ctl/probing.py": "tests/ctl/verbs/test_doctor.py",
     "ctl/removing.py": "tests/ctl/verbs/test_rm.py",
     "ctl/selftest.py": "tests/ctl/verbs/test_doctor.py",

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.figures import Row, Spread, Table, Target
-from benchmarks.render import number, table_text
+from benchmarks.render import number, summary_text, table_text
 
 EXPECTED = """
 demo: two rows
@@ -23,24 +23,34 @@ def test_numbers_keep_about_three_digits(value: float, text: str) -> None:
     assert number(value) == text
 
 
+ROWS = (
+    Row(
+        what="toy, 1 stream",
+        unit="tok/s",
+        ours=Spread(412, 398, 431, 5),
+        beside="in-process",
+        theirs=Spread(440, 430, 450, 5),
+        ratio=Spread(0.94, 0.9, 0.96, 5),
+        target=Target(at_least=0.97),
+    ),
+    Row(
+        what="daemon rss",
+        unit="MB",
+        ours=Spread(39.25, 39.25, 39.25, 1),
+        target=Target(at_most=40, of="ours"),
+        note="after its start",
+    ),
+)
+
+
 def test_a_table_lines_up_and_says_where_it_falls_short() -> None:
-    rows = (
-        Row(
-            what="toy, 1 stream",
-            unit="tok/s",
-            ours=Spread(412, 398, 431, 5),
-            beside="in-process",
-            theirs=Spread(440, 430, 450, 5),
-            ratio=Spread(0.94, 0.9, 0.96, 5),
-            target=Target(at_least=0.97),
-        ),
-        Row(
-            what="daemon rss",
-            unit="MB",
-            ours=Spread(39.25, 39.25, 39.25, 1),
-            target=Target(at_most=40, of="ours"),
-            note="after its start",
-        ),
-    )
-    text = table_text(Table("demo", "two rows", rows, ("a note",)))
+    text = table_text(Table("demo", "two rows", ROWS, ("a note",)))
     assert text.splitlines() == EXPECTED.strip().splitlines()
+
+
+def test_the_end_tells_what_was_not_reached() -> None:
+    tables = (Table("demo", "two rows", ROWS), Table("none", "no targets", ()))
+    assert summary_text(tables).splitlines() == [
+        "1 of 2 targets reached",
+        "  short  demo: toy, 1 stream ÷ in-process: 0.94 (0.90..0.96), target >= 0.97",
+    ]

@@ -15,15 +15,13 @@ import pytest
 
 from daemon.wire import control as c
 from daemon.wire import data as d
-from daemon.wire.client import Control, open_control, open_generation
+from daemon.wire.client import Control, open_control
+from daemon.wire.generation import open_generation
 from tests.e2e.frames import control_frames, data_frames, hello
 from tests.e2e.service import Service, config_toml, running_service
 from tests.e2e.vision_models import BUNDLED
 
 pytestmark = pytest.mark.e2e
-
-BURST = 40
-"""Frames on one connection, if the other side lets it live so long."""
 
 ROUND = 1000
 GROWTH_BYTES_MAX = 48 << 20
@@ -33,11 +31,17 @@ Frames = Callable[[random.Random], Iterator[bytes]]
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A socket, the process behind it, and what it is sent."""
+    """A socket, the process behind it, and what it is sent.
+
+    Attributes:
+        burst: Frames on one connection, if the other side lets it live so long; of a worker's
+            the first one counts, the second comes while that is answered.
+    """
 
     path: str
     pid: int
     frames: Frames
+    burst: int
 
     def rss_bytes(self) -> int:
         told = subprocess.run(
@@ -53,14 +57,14 @@ def fuzzed() -> Iterator[Service]:
         yield service
 
 
-def burst(path: str, rng: random.Random, frames: Iterator[bytes]) -> None:
+def converse(path: str, rng: random.Random, frames: Iterator[bytes]) -> None:
     """One connection: a greeting, nonsense, no more; everything that is answered is read."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(60)
         sock.connect(path)
         with suppress(BrokenPipeError, ConnectionResetError):
             sock.sendall(hello(rng))
-            for frame in islice(frames, BURST):
+            for frame in frames:
                 sock.sendall(frame)
             sock.shutdown(socket.SHUT_WR)
         with suppress(ConnectionResetError):
@@ -71,8 +75,8 @@ def burst(path: str, rng: random.Random, frames: Iterator[bytes]) -> None:
 def nonsense(target: Target, seed: int, count: int) -> None:
     rng = random.Random(seed)
     frames = target.frames(rng)
-    for _ in range(count // BURST):
-        burst(target.path, rng, frames)
+    for _ in range(count // target.burst):
+        converse(target.path, rng, islice(frames, target.burst))
 
 
 @asynccontextmanager
@@ -100,9 +104,9 @@ async def answer(granted: c.Granted) -> str:
 @pytest.mark.parametrize("socket_of", ["daemon", "worker"])
 async def test_nonsense_harms_nobody(fuzzed: Service, socket_of: str, count: int) -> None:
     async with at_work(fuzzed) as (control, granted, worker_pid):
-        target = Target(fuzzed.socket, fuzzed.daemon_pid, control_frames)
+        target = Target(fuzzed.socket, fuzzed.daemon_pid, control_frames, 40)
         if socket_of == "worker":
-            target = Target(granted.socket, worker_pid, data_frames)
+            target = Target(granted.socket, worker_pid, data_frames, 2)
         said = await answer(granted)
         await anyio.to_thread.run_sync(nonsense, target, 0, ROUND)
         before = target.rss_bytes()

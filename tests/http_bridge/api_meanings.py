@@ -24,14 +24,13 @@ COMMON: Final[dict[str, str]] = {
     "user": "accepted; neither used nor recorded",
     "safety_identifier": "accepted; neither used nor recorded",
     "prompt_cache_key": "accepted; prefixes are reused without it",
-    "service_tier": "accepted; there is one tier",
+    "service_tier": "flex and priority are other words for priority low and high",
     "store": "only false: nothing is ever stored",
     "tools": "functions; a model whose chat template knows no tools is refused",
     "tool_choice": "auto and none always; the others need the capability structured",
     "parallel_tool_calls": "false needs the capability structured",
     "chat_template_kwargs": "extension: variables of the model's chat template",
-    "priority": "extension: before or after others that wait; high and low need the capability "
-    "priority",
+    "priority": "extension: before (above 0) or after others that wait; low is -5, high is 5",
     "keep_alive": 'extension: idle time after which the model may be unloaded, "5m" or seconds',
     "ttl": "extension: the same in seconds",
 }
@@ -41,9 +40,9 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "messages": "system, developer (a system message), user, assistant, tool; content is "
         "text or parts, pictures are data: URLs in a user's message",
         "stream_options": "include_usage: a last chunk with the engine's counts",
-        "response_format": "text always; json_object and json_schema need the capability "
-        "structured",
-        "logprobs": "of the visible text",
+        "response_format": "text always; json_object, json_schema and, as extensions, regex and "
+        "grammar need the capability structured",
+        "logprobs": "of the visible text; needs the capability logprobs",
         "top_logprobs": "only with logprobs: true",
         "reasoning_effort": "none sets enable_thinking to false for the chat template, the others "
         "set reasoning_effort; all but none and medium need the capability reasoning_effort",
@@ -54,7 +53,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "prompt": "as it is, with no chat template: one text, or one list of token ids",
         "max_tokens": "absent: 16, as OpenAI documents",
         "stream_options": "include_usage: a last chunk with the engine's counts",
-        "logprobs": "in this endpoint's older form",
+        "logprobs": "in this endpoint's older form; needs the capability logprobs",
         "echo": "only false",
         "best_of": "only as many as n",
         "suffix": "only empty",
@@ -65,10 +64,11 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "instructions": "a system message before the input",
         "max_output_tokens": "absent: up to the end of the context; cut answers are incomplete",
         "top_logprobs": 'only with include: ["message.output_text.logprobs"]',
-        "text": "format: text always; json_object and json_schema need the capability structured",
+        "text": "format: text always; json_object, json_schema and, as extensions, regex and "
+        "grammar need the capability structured",
         "reasoning": "effort: none sets enable_thinking to false for the chat template, the others "
         "set reasoning_effort; all but none and medium need the capability reasoning_effort",
-        "include": "log probabilities only",
+        "include": "log probabilities only; needs the capability logprobs",
         "metadata": "repeated in the answer; neither used nor recorded",
         "truncation": "only disabled: what does not fit is refused",
         "background": "only false",
@@ -92,6 +92,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "output_config": "format needs the capability structured; effort, but for medium, "
         "reasoning_effort",
         "cache_control": "accepted; prefixes are reused without it",
+        "service_tier": "accepted; there is one tier",
         "metadata": "user_id: accepted; neither used nor recorded",
     },
     "EmbeddingsRequest": {
@@ -103,7 +104,7 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
         "input": "what is said",
         "voice": "one of the model's voices, by name",
         "instructions": "how it is said; refused by models that do not take any",
-        "response_format": "absent: mp3, as OpenAI documents",
+        "response_format": "absent: mp3, as OpenAI documents; aac is refused",
         "speed": "2 takes half as long",
         "stream_format": "audio (the default) is the sound itself, as it is made; sse are events",
     },

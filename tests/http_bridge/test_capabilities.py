@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from daemon.wire import data as d
+from daemon.wire.errors import Code, Fault
 from tests.fakes.daemon import FakeModel, answers, says
 from tests.http_bridge.conftest import OpenSetup, Setup
 
@@ -80,10 +81,13 @@ LACKING: list[tuple[str, dict[str, Any], str]] = [
 async def ask(setup: Setup, path: str, fields: dict[str, Any]) -> tuple[int, str]:
     """The status, and the error's parameter or message."""
     if path.endswith("transcriptions"):
-        response = await setup.http.post(path, data={"model": "m"}, files={"file": b"x"})
+        form = {"model": "m", **{name: str(value) for name, value in fields.items()}}
+        response = await setup.http.post(path, data=form, files={"file": b"x"})
     else:
         response = await setup.http.post(path, json={"model": "m", **fields})
-    error = response.json().get("error", {})
+    if response.status_code == 200:
+        return 200, ""
+    error = response.json()["error"]
     return response.status_code, error.get("param") or error.get("message", "")
 
 
@@ -128,10 +132,33 @@ async def test_the_right_kind_gets_its_lease(open_setup: OpenSetup, path: str, k
     calls = answers(d.TokenCount(prompt_tokens=1)) if "count" in path else answers(*frames)
     model = FakeModel("m", says("y"), capabilities=KINDS[kind], calls=calls)
     async with open_setup(model) as setup:
-        fields, _ = ENDPOINTS[path]
-        if path.endswith("transcriptions"):
-            response = await setup.http.post(path, data={"model": "m"}, files={"file": b"x"})
-        else:
-            response = await setup.http.post(path, json={"model": "m", **fields})
-        assert response.status_code == 200
+        status, _ = await ask(setup, path, ENDPOINTS[path][0])
+        assert status == 200
         await setup.fake.ledger.wait_for("release lease-1")
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [(path, min(fit)) for path, (_, fit) in ENDPOINTS.items()]
+)
+@pytest.mark.parametrize(
+    ("extensions", "ttl_s", "priority"),
+    [
+        ({"keep_alive": "2m", "priority": "high"}, 120, 5),
+        ({"ttl": 7, "priority": -3}, 7, -3),
+        ({}, None, 0),
+    ],
+)
+async def test_extensions_reach_the_pool(
+    open_setup: OpenSetup,
+    path: str,
+    kind: str,
+    extensions: dict[str, Any],
+    ttl_s: float | None,
+    priority: int,
+) -> None:
+    refusing = Fault(code=Code.BUSY, message="not now")
+    model = FakeModel("m", says("y"), capabilities=KINDS[kind], fault=refusing)
+    async with open_setup(model) as setup:
+        status, said = await ask(setup, path, {**ENDPOINTS[path][0], **extensions})
+    assert (status, said) == (503, "not now")
+    assert [(one.ttl_s, one.priority) for one in setup.fake.acquired] == [(ttl_s, priority)]

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from daemon.wire.errors import Code, MlxdError
 from daemon.wire.settings import HttpSettings, hashed_key, parse_settings
 from http_bridge.run import open_bridge
+from launchd.activation import Inherited
 
 pytestmark = pytest.mark.anyio
 
@@ -72,3 +74,25 @@ async def test_mistakes_are_told_before_listening(
     assert said in done.stderr
     assert b"Traceback" not in done.stderr
     assert done.stdout == b""
+
+
+async def test_inherited_sockets_take_the_place_of_the_settings(folder: Path) -> None:
+    """The manager's own descriptor goes on listening after the bridge has ended."""
+    with socket.create_server(("127.0.0.1", 0)) as managers:
+        port = managers.getsockname()[1]
+        handed = Inherited((socket.socket(fileno=os.dup(managers.fileno())),))
+        settings = HttpSettings(host="192.0.2.1", port=1)
+        async with open_bridge(str(folder / "mlxd.sock"), settings, handed) as bound:
+            assert bound == ("127.0.0.1", port)
+            async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+                assert (await client.get("/healthz")).status_code == 503
+        with socket.create_connection(("127.0.0.1", port)):
+            managers.accept()[0].close()
+
+
+async def test_an_inherited_socket_for_others_needs_a_key(folder: Path) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as managers:
+        handed = Inherited((managers,))
+        with pytest.raises(MlxdError, match="can be reached by others"):
+            async with open_bridge(str(folder / "mlxd.sock"), HttpSettings(), handed):
+                pass

@@ -17,6 +17,8 @@ import pytest
 from daemon.wire.client import open_control
 from daemon.wire.paths import Home
 from tests.daemon.running import temporary_home
+from tests.daemon.wire.test_locks import waits_for_a_lock
+from tests.e2e.service import eventually
 from tests.fakes.managers.running import REPOSITORY, build_activate
 
 pytestmark = pytest.mark.skipif(
@@ -29,7 +31,9 @@ needs_systemd = pytest.mark.skipif(
 
 
 @contextmanager
-def running(command: list[str], home: Home, *fds: int, **more: str) -> Iterator[None]:
+def running(
+    command: list[str], home: Home, *fds: int, **more: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """A program until the end of the block, which it survives, and ends well when told."""
     environ = {"PATH": os.defpath, "HOME": str(home.root), "MLXD_HOME": str(home.root), **more}
     with subprocess.Popen(command, env=environ, pass_fds=fds, stderr=subprocess.PIPE) as process:
@@ -37,7 +41,7 @@ def running(command: list[str], home: Home, *fds: int, **more: str) -> Iterator[
             if command[0] == "systemd-socket-activate":
                 assert process.stderr is not None
                 [process.stderr.readline() for word in command if word.startswith("--listen")]
-            yield
+            yield process
             assert process.poll() is None
         finally:
             process.send_signal(signal.SIGTERM)
@@ -149,7 +153,8 @@ def test_under_a_manager_a_daemon_waits_for_the_one_before_it(
     environ = {"MLXD_HOME": str(home.root)}
     first = subprocess.Popen(command, env=environ, pass_fds=[fd], stderr=subprocess.DEVNULL)
     assert generation(home.control_socket) == 1
-    with running(command, home, fd):
+    with running(command, home, fd) as second:
+        eventually(lambda: waits_for_a_lock(second.pid), bool)
         first.terminate()
         assert first.wait() == 0
         assert generation(home.control_socket) == 2

@@ -1,6 +1,7 @@
 """The installer against service managers that answer as launchd and systemd do."""
 
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -12,10 +13,13 @@ import pytest
 
 from daemon.wire.errors import Code, MlxdError
 from daemon.wire.locks import held
-from daemon.wire.paths import Home, find_home
+from daemon.wire.paths import find_home
 from daemon.wire.settings import HttpSettings
-from launchd.service import PartState, Service, this_service
-from launchd.steps import Ran, Run, Step, UntilHeld, carry_out, told
+from launchd import steps
+from launchd.local import this_service
+from launchd.service import STATE_FILES, PartState, Service
+from launchd.steps import Ran, Step, UntilHeld, carry_out, told
+from tests.architecture.tree import modules
 from tests.e2e.service import eventually
 from tests.fakes.managers.running import TOOLS, Kind, RunningManager, running_manager
 from tests.launchd.stub import write_stub
@@ -62,6 +66,12 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     kind: Kind = request.param
     with running_manager(kind) as manager:
         yield Machine(manager)
+
+
+@pytest.fixture(autouse=True)
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that start at once are looked for more often."""
+    monkeypatch.setattr(steps, "LOOK_EVERY_S", 0.02)
 
 
 NOTHING = (False, False, False, False, False)
@@ -169,7 +179,7 @@ def test_a_daemon_started_by_hand_is_ended_first(machine: Machine) -> None:
     eventually(lambda: machine.service().state()[0].pid, lambda pid: pid == by_hand.pid)
     assert four(machine.service().state()[0]) == (False, False, False, False, True)
     machine.do(machine.service().install())
-    assert by_hand.wait() == 0
+    assert by_hand.wait(20) == 0
     assert machine.states() == [ALL] * 2
 
 
@@ -203,6 +213,15 @@ def test_a_purge_leaves_what_is_not_ours(machine: Machine) -> None:
     assert left == [theirs]
 
 
+def test_a_purge_knows_every_file_that_a_program_keeps_in_the_root() -> None:
+    kept = {
+        name
+        for module in modules("daemon", "ctl", "http_bridge")
+        for name in re.findall(r'home\.root / "([^"]+)"', module.text)
+    }
+    assert kept == set(STATE_FILES)
+
+
 def test_a_purge_waits_for_whoever_uses_the_files(machine: Machine) -> None:
     machine.home.run_dir.mkdir(mode=0o700, parents=True)
     with held(machine.home.daemon_lock):
@@ -228,42 +247,3 @@ def test_without_a_login_session(machine: Machine) -> None:
     assert refused.value.code is Code.CONFLICT
     expected = {"launchd": "Screen Sharing", "systemd": "loginctl enable-linger"}
     assert expected[machine.manager.kind] in refused.value.fault.message
-
-
-HOME = find_home({"HOME": "/Users/ada"}, "darwin")
-
-
-def never(argv: tuple[str, ...]) -> Ran:
-    raise AssertionError(argv)
-
-
-def made(environ: dict[str, str], tool: str | None = "launchctl", home: Home = HOME) -> Service:
-    def which(program: str) -> str | None:
-        return program if program == tool else None
-
-    run: Run = never
-    return this_service(home, HttpSettings(), environ, Path("/opt/python"), which, run)
-
-
-@pytest.mark.parametrize(
-    ("environ", "tool", "said"),
-    [
-        ({"HOME": "/Users/ada", "SUDO_UID": "501"}, "launchctl", "without sudo"),
-        ({"HOME": "/Users/ada"}, None, "neither launchctl nor systemctl"),
-        ({}, "launchctl", "HOME"),
-        ({"HOME": "/Users/ada", "HF_HOME": "hf"}, "launchctl", "HF_HOME"),
-    ],
-)
-def test_what_cannot_be_a_service(environ: dict[str, str], tool: str | None, said: str) -> None:
-    with pytest.raises(MlxdError, match=said):
-        made(environ, tool)
-
-
-def test_what_moves_the_files_is_written_in_full() -> None:
-    environ = {"HOME": "/Users/ada", "MLXD_HOME": "~/m", "HF_HOME": "~/hf", "OPENAI_API_KEY": "k"}
-    service = made(environ, home=find_home(environ, "darwin"))
-    for part in service.parts:
-        (content,) = part.files.values()
-        assert b"<string>/Users/ada/m</string>" in content
-        assert b"<string>/Users/ada/hf</string>" in content
-        assert b"OPENAI" not in content

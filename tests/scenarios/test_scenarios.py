@@ -1,12 +1,14 @@
 """Every story comes out as it is written."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.scenarios.transcript import perform
 
+TABLE = Path(__file__).parent / "README.md"
 STORIES = sorted(Path(__file__).parent.glob("*.txt"))
 
 
@@ -19,8 +21,13 @@ def test_the_story_comes_out_as_it_is_written(path: Path) -> None:
     assert came.splitlines() == told.splitlines()
 
 
-def test_there_are_stories() -> None:
-    assert len(STORIES) > 40
+def test_the_table_names_every_story_and_only_what_is_there() -> None:
+    here, repository = Path(__file__).parent, Path(__file__).parents[2]
+    named = set(re.findall(r"`([^`]+\.(?:txt|py))`", TABLE.read_text(encoding="utf-8")))
+    missing = {n for n in named if not (repository / n).exists() and not (here / n).exists()}
+
+    assert missing == set()
+    assert {path.name for path in STORIES} - named == set(), "say which rule it shows"
 
 
 def test_an_event_that_is_not_named_fails_the_story() -> None:

@@ -286,6 +286,7 @@ class Simulation:
             if not isinstance(loaded, m.AnswerLoaded):
                 raise Violation(f"nothing is wrong, and {loaded}")
             await daemon.ask(partial(_about, partial(m.SetTtl, ttl_ms=ttl_ms), number))
+        await daemon.ask(partial(_about, m.Unload, 2))  # whatever else was asked of it is over
 
 
 def _about(verb: Callable[..., m.ClientCommand], number: int, ticket: int) -> m.ClientCommand:

@@ -5,7 +5,9 @@ from typing import Final
 CHUNK_TOKENS_MAX: Final = 512
 """While nothing is decoded: the bound of what a cancel waits for."""
 
-CHUNK_TOKENS_MIN: Final = 32
+CHUNK_TOKENS_MIN: Final = 16
+"""However slow prompts are: long contexts on a processor cost milliseconds a token."""
+
 CHUNK_TOKENS_UNKNOWN: Final = 64
 """Beside running streams, before anything was measured."""
 

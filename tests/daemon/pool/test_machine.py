@@ -1,6 +1,6 @@
 """Any commands, reports and jumps of time, in any order: what must hold always holds."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -12,7 +12,7 @@ from daemon.pool import messages as m
 from daemon.pool.estimate import TICKET, estimate
 from daemon.pool.state import Busy, Draining, Idle, Loading, Stopping
 from tests.daemon.pool.estimates import check_estimate
-from tests.daemon.pool.world import GB, World, option
+from tests.daemon.pool.world import EVERYTHING, GB, Given, World, option
 
 MODEL = st.integers(0, 4)
 TIME_MS = st.sampled_from((0, 1, 900, 5_000, 11_000, 31_000, 61_000, 125_000, 700_000))
@@ -24,14 +24,22 @@ COUNT = st.integers(-2, 3)
 
 
 class PoolMachine(RuleBasedStateMachine):
+    given: ClassVar[set[Given]] = set()
+
     @initialize(
         loads_max=st.integers(1, 2),
         workers_max=st.sampled_from((None, 1, 2, 3)),
         queue_max=st.sampled_from((2, 256)),
         ttl_ms=st.sampled_from((None, 20_000)),
+        spare=st.booleans(),
     )
     def begin(
-        self, loads_max: int, workers_max: int | None, queue_max: int, ttl_ms: int | None
+        self,
+        loads_max: int,
+        workers_max: int | None,
+        queue_max: int,
+        ttl_ms: int | None,
+        spare: bool,
     ) -> None:
         limits = m.Limits(
             budget_bytes=10 * GB,
@@ -39,6 +47,7 @@ class PoolMachine(RuleBasedStateMachine):
             workers_max=workers_max,
             queue_max=queue_max,
             ttl_ms=ttl_ms,
+            spare=spare,
         )
         self.world = World(limits)
         self.world.restart("b0")
@@ -46,6 +55,7 @@ class PoolMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "world"):
             self.world.finish()
+            self.given.update(self.world.given)
 
     # --- clients ------------------------------------------------------------------------
 
@@ -159,7 +169,7 @@ class PoolMachine(RuleBasedStateMachine):
                 command = m.ReportExit(worker=worker, exit_code=0, said="bye")
         self.world.do(command)
 
-    @rule(index=INDEX, kind=st.integers(0, 12), size=SIZE, count=COUNT)
+    @rule(index=INDEX, kind=st.integers(0, 13), size=SIZE, count=COUNT)
     def improper(self, index: int, kind: int, size: int, count: int) -> None:
         """Anything, from any worker that there is, was, or never was."""
         living = [slot.tenant.worker for slot in self.world.pool.slots.values()]
@@ -172,7 +182,11 @@ class PoolMachine(RuleBasedStateMachine):
             m.ReportReady(worker=worker, measured_bytes=size, load_ms=count, context_tokens=count),
             m.ReportLoadFailed(worker=worker, reason="crashed", message="x" * 5_000),
             m.ReportLoadFailed(worker=worker, reason="out_of_memory", message="no"),
-            m.ReportLoadFailed(worker=worker, reason="incompatible", message="no"),
+            m.ReportLoadFailed(
+                worker=worker,
+                reason=("incompatible", "timeout", "daemon_restarted")[count % 3],
+                message="no",
+            ),
             m.ReportRunning(worker=worker, running=count, leases=leases),
             m.ReportMeasured(worker=worker, measured_bytes=size),
             m.ReportStillBusy(worker=worker, running=count),
@@ -195,6 +209,7 @@ class PoolMachine(RuleBasedStateMachine):
                 arrivals=((count, size),),
             ),
             m.ReportExit(worker=worker, exit_code=count, blameless=count > 0),
+            m.ReportSpeed(worker=worker, tokens_per_s=float(count)),
         )
         self.world.do(reports[kind])
 
@@ -204,7 +219,7 @@ class PoolMachine(RuleBasedStateMachine):
     def time_passes(self, by_ms: int) -> None:
         self.world.advance(by_ms)
 
-    @rule(by_ms=TIME_MS, kind=st.integers(0, 9), size=SIZE, index=INDEX)
+    @rule(by_ms=TIME_MS, kind=st.integers(0, 11), size=SIZE, index=INDEX)
     def machine(self, by_ms: int, kind: int, size: int, index: int) -> None:
         world = self.world
         if kind == 0:
@@ -219,6 +234,9 @@ class PoolMachine(RuleBasedStateMachine):
         elif kind == 7:
             limits = m.Limits(budget_bytes=max(size, GB), loads_max=2, queue_max=256)
             world.do(m.Configure(ticket=world.ticket(), limits=limits, keys=("pool.memory",)))
+        elif kind <= 9:
+            spare = world.pool.spare.name if kind == 8 else f"s{index}"
+            world.do(m.ReportSpareEnded(spare=spare or "s0", why="it ended"))
         else:
             wishes = tuple(m.Wish(option=option(n), reason="preload") for n in (0, 1, 4))
             world.do(m.Restore(wishes=wishes))
@@ -255,10 +273,14 @@ def _run(examples: int, steps: int) -> None:
     )
 
 
+@pytest.mark.timeout(1200)
 def test_whatever_happens_the_invariants_hold() -> None:
+    PoolMachine.given.clear()
     _run(2_000, 30)
+    assert EVERYTHING - PoolMachine.given == set(), "no rule gives these"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 def test_whatever_happens_for_longer_the_invariants_hold() -> None:
     _run(20_000, 60)

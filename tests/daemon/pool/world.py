@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable
+from typing import Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -40,6 +41,29 @@ _OBSERVED = (
 """What is true whether it can be recorded or not."""
 
 
+Given = tuple[type, str, object]
+"""A kind of command, or the word in one of its fields that take one of a few words."""
+
+COMMANDS: Final[tuple[type, ...]] = get_args(m.AnyCommand)
+WORDS: Final = {
+    kind: {
+        name: get_args(hint)
+        for name, hint in get_type_hints(kind).items()
+        if get_origin(hint) is Literal
+    }
+    for kind in COMMANDS
+}
+EVERYTHING: Final[frozenset[Given]] = frozenset(
+    [(kind, "", None) for kind in COMMANDS]
+    + [
+        (kind, name, word)
+        for kind in COMMANDS
+        for name in WORDS[kind]
+        for word in WORDS[kind][name]
+    ]
+)
+
+
 def option(number: int, *, files: int = 1) -> m.Option:
     """Five models of 2 to 9 GB; the fifth can never fit the 10 GB that these tests begin with."""
     size_bytes = (2, 3, 5, 7, 40)[number] * GB
@@ -74,6 +98,7 @@ class World:
         self.drain_asked_ms: dict[str, int] = {}
         self.drained: set[str] = set()
         self.was: dict[str, Slot] = {}
+        self.given: set[Given] = set()
 
     # --- doing ------------------------------------------------------------------------
 
@@ -83,6 +108,9 @@ class World:
         return self.tickets_used
 
     def do(self, command: m.AnyCommand) -> tuple[m.Event, ...]:
+        self.given.add((type(command), "", None))
+        for name in WORDS[type(command)]:
+            self.given.add((type(command), name, getattr(command, name)))
         if isinstance(command, m.Withdraw):
             self.tickets -= set(command.tickets)  # nothing is owed to them any more
         if isinstance(command, m.ReportDrained):

@@ -94,8 +94,15 @@ async def test_unknown_types_and_wrong_fields_are_answered_and_the_session_goes_
         id: int
         model: int
 
+    class DeepLoad(msgspec.Struct, tag="load", tag_field="type"):
+        id: int
+        model: msgspec.Raw
+
+    deep = DeepLoad(id=8, model=msgspec.Raw(b"\x91" * 20_000 + b"\xc0"))
     async with daemon_at_home() as (home, _), raw(home) as frames:
         await greeted(frames)
+        await frames.send(deep)
+        assert isinstance(await heard(frames), c.Failed), "nested too deeply to be decoded"
         for request, field in ((Nonsense(id=5), None), (BadLoad(id=6, model=3), "model")):
             await frames.send(request)
             failed = await heard(frames)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from daemon.wire.locks import AlreadyRunning, held, holder_pid, is_held
+from tests.e2e.service import eventually
 
 HOLD = """
 import sys
@@ -45,6 +46,18 @@ def heard(process: subprocess.Popen[bytes]) -> bytes:
     return process.stdout.readline()
 
 
+def waits_for_a_lock(pid: int) -> bool:
+    """As Linux tells it; elsewhere nobody does, and it is taken for true."""
+    locks = Path("/proc/locks")
+    if not locks.exists():
+        return True
+    waiting = [line.split() for line in locks.read_text().splitlines() if "->" in line]
+    return any(
+        fields[2:5] == ["FLOCK", "ADVISORY", "WRITE"] and fields[5] == str(pid)
+        for fields in waiting
+    )
+
+
 def test_a_lock_says_who_holds_it_until_the_end_of_the_process(tmp_path: Path) -> None:
     lock = tmp_path / "x.lock"
     assert (is_held(lock), holder_pid(lock)) == (False, None)
@@ -66,6 +79,7 @@ def test_who_waits_holds_it_next(tmp_path: Path) -> None:
     with holding(lock) as first:
         assert heard(first) == b"held\n"
         with holding(lock, "wait") as second:
+            eventually(lambda: waits_for_a_lock(second.pid), bool)
             first.kill()
             assert heard(second) == b"held\n"
             assert holder_pid(lock) == second.pid

@@ -22,7 +22,7 @@ DISABLED: Final = 119
 BAD_PERMISSIONS: Final = 122
 NO_DOMAIN: Final = 125
 
-LEAVES_AFTER_S: Final = 0.3
+LEAVES_AFTER_S: Final = 0.15
 THROTTLE_SHARE: Final = 0.02
 """Ten seconds between two starts are a fifth of one here."""
 

@@ -2,9 +2,9 @@
 
 import json
 
-from benchmarks.__main__ import Results, document
 from benchmarks.figures import Row, Table, Target, spread
 from benchmarks.machine import read_machine
+from benchmarks.results import Results, document
 
 
 def test_the_document_says_where_each_row_stands() -> None:
