@@ -70,19 +70,25 @@ def worker_pid(status: StatusView, model: str) -> int:
 
 @contextmanager
 def running_service(
-    bench: Bench, models: Mapping[str, Path], *, stand_ins: bool = False, spare: bool = False
+    bench: Bench,
+    models: Mapping[str, Path],
+    *,
+    stand_ins: bool = False,
+    spare: bool = False,
+    disk_bytes: int = 0,
 ) -> Iterator[Service]:
     """Both programs, knowing ``models``; ended with their workers at the end of the block.
 
     Args:
         stand_ins: Workers have engines without a model; see ``stand_in_worker``.
         spare: Whether a process waits for the next load; its start would disturb figures.
+        disk_bytes: What computed prompts may take on disk.
 
     Raises:
         ServiceFailed: One of them did not start.
     """
     with (
-        fresh_home(bench, models, spare=spare) as home,
+        fresh_home(bench, models, spare=spare, disk_bytes=disk_bytes) as home,
         started_daemon(bench, home, stand_ins=stand_ins) as daemon,
         _program(bench, home, "http_bridge", "--port", "0") as (bridge, line),
     ):
@@ -90,11 +96,15 @@ def running_service(
 
 
 @contextmanager
-def fresh_home(bench: Bench, models: Mapping[str, Path], *, spare: bool = False) -> Iterator[Path]:
+def fresh_home(
+    bench: Bench, models: Mapping[str, Path], *, spare: bool = False, disk_bytes: int = 0
+) -> Iterator[Path]:
     """A home whose configuration names ``models``; at the end its workers are ended."""
     with tempfile.TemporaryDirectory(prefix="mlxd-b-") as folder:
         home = Path(folder)
-        (home / "config.toml").write_text(_config(bench, models, spare=spare), "utf-8")
+        (home / "config.toml").write_text(
+            _config(bench, models, spare=spare, disk_bytes=disk_bytes), "utf-8"
+        )
         try:
             yield home
         finally:
@@ -129,9 +139,10 @@ def _program(
         yield process, json.loads(line)
 
 
-def _config(bench: Bench, models: Mapping[str, Path], *, spare: bool) -> str:
+def _config(bench: Bench, models: Mapping[str, Path], *, spare: bool, disk_bytes: int) -> str:
     lines = ["[pool]", 'memory = "12G"', f"kv_tokens = {KV_TOKENS}"]
-    lines += ["[worker]", f"spare = {toml(spare)}", "[worker.env]"]
+    lines += ["[worker]", f"spare = {toml(spare)}", f"prefix_disk_bytes = {disk_bytes}"]
+    lines += ["[worker.env]"]
     lines += [f"{name} = {toml(value)}" for name, value in bench.blas_env.items()]
     for name, path in models.items():
         lines += [f"[models.{toml(name)}]", f"path = {toml(str(path))}"]

@@ -21,6 +21,7 @@ from ctl.pretty import console
 from daemon.wire.units import format_duration_ms
 
 _WIDTH = 30
+_WIDTH_OF_MANY = 20
 
 
 def make_bar(stream: TextIO, environ: Mapping[str, str]) -> Progress:
@@ -44,7 +45,7 @@ def make_download_bar(stream: TextIO, environ: Mapping[str, str]) -> Progress:
     """Bars on ``stream``, one a file, that vanish when their block ends."""
     return Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(_WIDTH),
+        BarColumn(_WIDTH_OF_MANY),  # a line must have room for the "^C" of a terminal
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(compact=True),

@@ -170,23 +170,32 @@ def _bridge(app: App) -> Iterator[Check]:
     from daemon.wire.settings import load_settings  # noqa: PLC0415
 
     http = load_settings(app.home.config_file).http
+    if http.port == 0:
+        said = "http.port is 0: it takes a free port, which nobody but itself knows"
+        yield Check(name="bridge", verdict="skipped", said=said)
+        return
     url = f"http://{http.host}:{http.port}/healthz"
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
-            said = json.load(answer)
+            status = str(json.load(answer).get("status"))
     except urllib.error.HTTPError as error:
-        said = {"status": f"answers with {error.code}"}
+        status = f"status {error.code}"
     except OSError as error:
         yield Check(
             name="bridge",
             verdict="warning",
-            said=f"nobody answers on {url}: {getattr(error, 'reason', error)}",
+            said=f"nobody answers on {url}: {_reason(error)}",
             fix="for apps that speak HTTP start it: mlx-bridge",
         )
         return
-    status = str(said.get("status"))
     verdict: Verdict = "ok" if status == "ok" else "warning"
     yield Check(name="bridge", verdict=verdict, said=f"{url} says {status}")
+
+
+def _reason(error: OSError) -> str:
+    """In the system's words, without the number."""
+    inner = getattr(error, "reason", error)
+    return str(getattr(inner, "strerror", None) or inner)
 
 
 def _log(app: App) -> Iterator[Check]:

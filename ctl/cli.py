@@ -41,6 +41,45 @@ VERBS: Final[dict[str, str]] = {
 }
 """Verb -> module and command. A new verb is a file under ``verbs/`` and a line here."""
 
+SECTIONS: Final[dict[str, dict[str, str]]] = {
+    "The pool": {
+        "status": "what is loaded, what it takes, who waits (also: ps)",
+        "top": "the same live, with keys to act on it",
+        "load": "load a model and wait until it is ready",
+        "unload": "take a model out of memory",
+        "evict": "the same, but never a pinned one",
+        "pin": "keep a model in memory",
+        "unpin": "let it expire and be evicted again",
+        "ttl": "unload a model after so long without use",
+        "unquarantine": "let a model that failed too often be tried again",
+    },
+    "Models": {
+        "models": "what is on disk, what it can do, whether it fits",
+        "pull": "get a model from the Hugging Face hub",
+        "rm": "remove a model from the disk",
+        "run": "ask a model, or chat with it",
+        "bench": "how fast a model answers here",
+    },
+    "What happened": {
+        "why": "why a model is in memory, or why it is not",
+        "events": "what happened, and what caused it",
+        "usage": "requests, tokens and busy time",
+        "simulate": "your own demand under other rules",
+        "log": "check, repair or copy the event log",
+        "logs": "what the programs themselves have logged",
+    },
+    "The service": {
+        "service": "run mlxd and mlx-bridge from login on",
+        "doctor": "is everything as it should be, and if not, what to do",
+        "config": "look at config.toml, check it, apply it",
+        "detach": "end the daemon, leave its models for the next one",
+        "safe-mode": "back to normal after unclean starts",
+        "completion": "the completion script for a shell",
+        "version": "of mlxctl, and of the daemon if one runs",
+    },
+}
+"""The help, in the order of use. Here, so that it is shown without importing every verb."""
+
 USAGE_EXIT: Final = 2
 COMPLETING: Final = "_MLXCTL_COMPLETE"
 """Set where a shell wants to know how a line could go on."""
@@ -49,11 +88,11 @@ _HELP = """mlxctl: control the mlxd model service.
 
 \b
 Examples:
-  mlxctl status                      what is loaded, and how much memory it takes
-  mlxctl models                      what could be loaded
-  mlxctl load mlxd/glimpse           load a model and watch it come
+  mlxctl status                 what is loaded, and what it takes
+  mlxctl models                 what is on disk, and whether it fits
+  mlxctl run mlxd/glimpse       chat with the bundled model
   mlxctl run mlxd/glimpse "What is in this picture?" --image photo.png
-  mlxctl events -f                   what happens and why, live
+  mlxctl events -f              what happens and why, live
 
 Exit codes and the --json shapes are documented in docs/mlxctl.md.
 """
@@ -77,6 +116,11 @@ class Verbs(click.Group):
 
             teach(command)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        for title, verbs in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(verbs.items()), col_max=14)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -1,10 +1,11 @@
 """One pull from beginning to end: plan, disk, content, snapshot; and what it came to."""
 
+import errno
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -13,7 +14,13 @@ from ctl.blocks import Line, Page
 from ctl.download import OnBytes, check_disk, fetch, large_files, only_pull, part_bytes
 from ctl.hub import Plan, RemoteFile, link_snapshot, make_plan
 from ctl.progress import Mode
+from daemon.wire.errors import Code, MlxdError
 from daemon.wire.units import counted, format_bytes
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+BARS_MAX: Final = 8
 
 
 class Pulled(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +44,18 @@ def pull_model(app: App, repo: str, revision: str, hub_dir: Path, progress: Mode
         MlxdError: What stands in the way; what has come stays.
     """
     plan = make_plan(repo, revision, hub_dir)
+    try:
+        return _pull(app, plan, progress)
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        raise MlxdError(
+            Code.BUSY if full else Code.INTERNAL,
+            f"cannot write to {error.filename or plan.folder}: {error.strerror}",
+            hint=f"what has come is kept; mend that, then: mlxctl pull {repo}",
+        ) from error
+
+
+def _pull(app: App, plan: Plan, progress: Mode) -> Pulled:
     with only_pull(plan):
         check_disk(plan)
         missing = plan.missing()
@@ -63,17 +82,24 @@ def _shown(app: App, plan: Plan, mode: Mode) -> Iterator[OnBytes]:
         from ctl.bar import make_download_bar  # noqa: PLC0415
 
         with make_download_bar(app.err, app.environ) as bar:
-            tasks = {
-                file.name: bar.add_task(file.name, total=file.size_bytes, start=False)
-                for file in files
-            }
+            tasks = _tasks(bar, files)
 
             def take(file: RemoteFile, count: int) -> None:
-                # What an earlier pull had left comes first, and is no speed.
                 bar.start_task(tasks[file.name])
                 bar.advance(tasks[file.name], count)
 
             yield take
+
+
+def _tasks(bar: "Progress", files: tuple[RemoteFile, ...]) -> "dict[str, TaskID]":
+    """A bar a file, or one for all of them where a screen would be too small."""
+    if len(files) > BARS_MAX:
+        total = sum(file.size_bytes for file in files)
+        together = bar.add_task(counted(len(files), "large file"), total=total, start=False)
+        return dict.fromkeys((file.name for file in files), together)
+    return {
+        file.name: bar.add_task(file.name, total=file.size_bytes, start=False) for file in files
+    }
 
 
 class _JsonLines:

@@ -31,6 +31,9 @@ def status_page(view: c.StatusView) -> Page:
     blocks: list[Block] = [_daemon_line(view), memory_meter(view), Line()]
     if view.models:
         blocks.append(resident_table(view))
+        if view.spare_bytes:
+            spare = format_bytes(view.spare_bytes)
+            blocks.append(Line(f"and {spare} for the process that waits for the next load", "dim"))
     else:
         blocks.append(_NOTHING_LOADED)
     if view.queue:

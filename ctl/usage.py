@@ -87,8 +87,8 @@ class UsageSum:
         rows = [self._row(place, use) for place, use in sorted(self._rows.items())]
         if len(rows) > 1:
             rows.append(self._row(("total", "total" if self._by == "model" else ""), self.total))
-        titles = ("REQUESTS", "READ", "WRITTEN", "BUSY", "WAITED", "LONGEST WAIT")
-        numbers = (Column(title, right=True) for title in titles)
+        spares = {"REQUESTS": 0, "READ": 0, "WRITTEN": 0, "BUSY": 0, "WAITED": 1, "LONGEST WAIT": 2}
+        numbers = (Column(title, right=True, spare=spare) for title, spare in spares.items())
         return (Table((*self._columns(Column("DAY"), Column("MODEL")), *numbers), rows),)
 
     def _columns(self, day: T, model: T) -> tuple[T, ...]:

@@ -147,6 +147,8 @@ async def open_daemon(
         clock = Clock(not_before_ms=report.end.at_ms)
         pool = _replay(log, report, configuration.limits)
         async with open_supervisor(home, launcher, clock.now_ms) as supervisor:
+            if settings.worker.prefix_disk_bytes:
+                supervisor.keep_prefixes(home.prefix_dir, settings.worker.prefix_disk_bytes)
             kernel = Kernel(pool, log, clock, supervisor, sync=settings.log.sync)
             at_last.callback(kernel.close)  # once no worker's task can report any more
             supervisor.attach(kernel.send)

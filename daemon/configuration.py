@@ -18,6 +18,7 @@ from daemon.wire.settings import Settings, WorkerSettings, load_settings
 _LATER: Final = {
     "http": "mlx-bridge takes http settings at its next start",
     "worker.env": "worker.env takes effect at the daemon's next start",
+    "worker.prefix_disk_bytes": "worker.prefix_disk_bytes takes effect at the daemon's next start",
     "log": "log settings take effect at the daemon's next start",
 }
 SPARE_FROM_BYTES: Final = 15 * 10**9

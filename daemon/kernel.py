@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final, Protocol
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import msgspec
 import structlog
@@ -143,8 +144,18 @@ class Kernel:
             self._asked.pop(ticket, None)
 
     async def send(self, command: m.AnyCommand, cause: m.Cause) -> None:
-        """Hand in a command; waits while the inbox is full."""
-        await self._orders.send(Order(command, cause))
+        """Hand in a command; at once where there is room, else waits for it.
+
+        A deadline in ``command`` is by the clock as it is now, and may not wait for a turn.
+        """
+        await self._hand_in(Order(command, cause))
+
+    async def _hand_in(self, order: Order) -> None:
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        try:
+            self._orders.send_nowait(order)
+        except anyio.WouldBlock:
+            await self._orders.send(order)
 
     def post(self, command: m.AnyCommand, cause: m.Cause) -> None:
         """Hand in a command without waiting; for what must not be lost."""
@@ -157,7 +168,7 @@ class Kernel:
     async def carry_out(self, command: m.AnyCommand, cause: m.Cause) -> None:
         """Hand in a command and wait until what it made true is durable and visible."""
         visible = anyio.Event()
-        await self._orders.send(Order(command, cause, visible))
+        await self._hand_in(Order(command, cause, visible))
         await visible.wait()
 
     def close(self) -> None:

@@ -21,6 +21,8 @@ def check_common(request: TextRequest) -> None:
     """
     if request.stream_options is not None and not request.stream:
         raise refuse("stream_options", "only together with stream: true")
+    if request.stream_options is not None and request.stream_options.include_obfuscation:
+        raise refuse("stream_options.include_obfuscation", "nothing is obfuscated; leave it out")
 
 
 def sampling_of(request: TextRequest) -> d.Sampling:

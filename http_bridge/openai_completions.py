@@ -54,7 +54,7 @@ def read_completion(body: bytes, request_id: str) -> tuple[Plan, bool]:
         choices=request.n or 1,
     )
     options = request.stream_options
-    return plan, options is not None and options.include_usage
+    return plan, options is not None and bool(options.include_usage)
 
 
 def _check(request: CompletionRequest) -> None:

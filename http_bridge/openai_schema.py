@@ -122,7 +122,8 @@ class Tool(Strict, frozen=True, kw_only=True):
 
 
 class StreamOptions(Strict, frozen=True, kw_only=True):
-    include_usage: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 class ChosenFunction(Strict, frozen=True, kw_only=True):

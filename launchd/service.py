@@ -35,7 +35,7 @@ LOG_LINES_READ: Final = 100
 STATE_FILES: Final = ("bench.jsonl", "chat_history")
 """What mlxctl keeps in the home's root."""
 
-_READY: Final = ('{"event": "daemon.ready"', '{"event":"bridge.listening"')
+READY: Final = ('{"event": "daemon.ready"', '{"event":"bridge.listening"')
 """The line on standard output that each program begins with once it serves."""
 
 
@@ -278,7 +278,7 @@ def _is_loopback(host: str) -> bool:
 def _complaints(part: Part) -> tuple[str, ...]:
     """What a program said after the last time that it was ready."""
     lines = last_lines(part.boot_log, LOG_LINES_READ)
-    ready = [at for at, line in enumerate(lines) if line.startswith(_READY)]
+    ready = [at for at, line in enumerate(lines) if line.startswith(READY)]
     return tuple(lines[ready[-1] + 1 if ready else 0 :][-LOG_LINES_SHOWN:])
 
 

@@ -25,6 +25,9 @@ STARTS_EVERY: Final = 10
 START_S: Final = 60.0
 """From the command to a held lock; a cold disk and a busy machine included."""
 
+COMPLAINED_S: Final = 10.0
+"""Of it, once it has said something and still does not run."""
+
 END_S: Final = 75.0
 """The service files give 60 s from SIGTERM to SIGKILL."""
 
@@ -242,18 +245,29 @@ def _wait(holds: Callable[[], bool], limit_s: float, problem: str) -> None:
 
 
 def _until_held(step: UntilHeld, run: Run) -> None:
+    said_before = _size_bytes(step.log)
     for tries in range(round(START_S / LOOK_EVERY_S)):
         if is_held(step.lock):
             return
+        has_complained = _size_bytes(step.log) != said_before
+        if has_complained and tries * LOOK_EVERY_S >= COMPLAINED_S:
+            break
         time.sleep(LOOK_EVERY_S)
         if tries % STARTS_EVERY == STARTS_EVERY - 1:
             run(step.start)
     raise MlxdError(
         Code.DEADLINE,
-        f"it does not run after {START_S:.0f} s; {step.log} ends with: "
+        f"it does not run after {tries * LOOK_EVERY_S:.0f} s; {step.log} ends with: "
         f"{' / '.join(last_lines(step.log)) or 'nothing'}",
         hint="mend what it says, then: mlxctl service restart",
     )
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _end_holder(lock: Path) -> None:

@@ -1,5 +1,6 @@
 """The second turn of a conversation: is the first one's work kept?"""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ CHARACTERS_A_TOKEN = {"toy": 1.0}
 """The toys' tokenizer has a token a byte; English words of real ones take more."""
 
 REAL_CHARACTERS_A_TOKEN = 4.4
+DISK_BYTES = 4 << 30
+_LOOK_EVERY_S = 0.05
 
 
 async def measure(bench: Bench) -> Table:
@@ -29,6 +32,7 @@ async def measure(bench: Bench) -> Table:
             sides = [_turns(bench, name, server, rounds) for server in servers]
             await bench.interleave(sides, bench.rounds if name == "toy" else min(2, bench.rounds))
         rows += _rows(name, rounds)
+        rows.append(await _after_a_reload(bench, name, folder))
     note = "a new conversation each time; TTFT from dialling to the first text"
     return Table("prefix", f"second turn of a {TOKENS:,}-token conversation", tuple(rows), (note,))
 
@@ -41,10 +45,48 @@ async def _servers(bench: Bench, name: str, folder: Path) -> AsyncIterator[list[
         yield [ours, await stack.enter_async_context(running_lm_server(bench, folder))]
 
 
+async def _after_a_reload(bench: Bench, name: str, folder: Path) -> Row:
+    """The second turn once the model was unloaded and loaded again, prompts kept on disk."""
+    rounds = Rounds()
+    with running_service(bench, {name: folder}, disk_bytes=DISK_BYTES) as service:
+        for _ in range(bench.rounds if name == "toy" else min(2, bench.rounds)):
+            server = await service.loaded(name)
+            talk = _opening(bench, name)
+            first = await server.ask(talk, 16)
+            await _written(service.home, first.said.prompt_tokens)
+            async with service.control() as control:
+                await control.unload(name)
+            server = await service.loaded(name)
+            await server.ask(user("Ping"), 2)
+            talk += [{"role": "assistant", "content": first.said.text}, *user("Go on, please.")]
+            second = await server.ask(talk, 16)
+            rounds.add("first", first.ttft_ms)
+            rounds.add("second", second.ttft_ms)
+    return rounds.beside(
+        f"{name}: second turn after unload and reload, TTFT",
+        "ms",
+        ("second", "first"),
+        "first turn",
+        Target(at_most=0.3),
+        note="with [worker] prefix_disk_bytes",
+    )
+
+
+async def _written(home: Path, tokens: int) -> None:
+    """Wait until the worker has put a prompt of so many tokens on disk."""
+    folder = home / "cache" / "prefix"
+    while not any(int(f.name.split("-")[1]) >= tokens for f in folder.glob("*/*-*-*-*")):  # noqa: ASYNC110
+        await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _opening(bench: Bench, name: str) -> list[dict[str, str]]:
+    characters = TOKENS * CHARACTERS_A_TOKEN.get(name, REAL_CHARACTERS_A_TOKEN)
+    return user(bench.long_prompt(round(characters)))
+
+
 def _turns(bench: Bench, name: str, server: Server, rounds: Rounds) -> Side:
     async def side() -> None:
-        characters = TOKENS * CHARACTERS_A_TOKEN.get(name, REAL_CHARACTERS_A_TOKEN)
-        talk = user(bench.long_prompt(round(characters)))
+        talk = _opening(bench, name)
         first = await server.ask(talk, 16)
         talk += [{"role": "assistant", "content": first.said.text}, *user("Go on, please.")]
         second = await server.ask(talk, 16)

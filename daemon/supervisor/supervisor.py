@@ -7,6 +7,7 @@ reaps. A worker's life is one task, from its spawn (or adoption) to its reported
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing, suppress
+from pathlib import Path
 from typing import Final
 
 import anyio
@@ -73,12 +74,18 @@ class Supervisor:
         self._now_ms = now_ms
         self._seats: dict[str, Seat] = {}
         self._spares = Spares(host, tasks, self._report)
+        self._prefix_dir: Path | None = None
+        self._prefix_disk_bytes = 0
         self._send: Send = _nowhere
         self._generation = 0
 
     def attach(self, send: Send) -> None:
         """Where outcomes go; before any effect is performed."""
         self._send = send
+
+    def keep_prefixes(self, folder: Path, bytes_max: int) -> None:
+        """Let workers keep computed prompts in ``folder``, all of them together so much."""
+        self._prefix_dir, self._prefix_disk_bytes = folder, bytes_max
 
     def perform(self, effect: m.AnyEffect) -> None:
         """Begin ``effect``; returns at once."""
@@ -89,7 +96,7 @@ class Supervisor:
                 spare = self._spares.reserve()
                 self._tasks.start_soon(self._host_new, seat, spare, effect.yields)
             case m.BeginLoad():
-                self._tell(effect.worker, _begin(effect))
+                self._tell(effect.worker, self._begin(effect))
             case m.DrainWorker():
                 self._tell(effect.worker, d.Drain())
             case m.TrimWorker():
@@ -293,6 +300,26 @@ class Supervisor:
         if seat.pid is not None and self._alive(seat):
             self._host.signal(seat.pid, number)
 
+    def _begin(self, effect: m.BeginLoad) -> d.Begin:
+        model = effect.model
+        return d.Begin(
+            name=model.name,
+            path=model.path,
+            kind=model.kind,
+            adapter=model.adapter,
+            allow_code=model.allow_code,
+            weights_bytes=model.weights_bytes,
+            kv_tokens=effect.kv_tokens,
+            kv_bytes=max(effect.kv_tokens * model.kv_token_bytes, KEPT_BYTES_MIN),
+            context_tokens=model.context_tokens,
+            rows_max=effect.rows_max,
+            cache_bytes_max=BUFFERS_BYTES_MAX,
+            yields=effect.yields,
+            identity=model.identity,
+            prefix_dir=None if self._prefix_dir is None else str(self._prefix_dir),
+            prefix_disk_bytes=self._prefix_disk_bytes,
+        )
+
     # --- usage --------------------------------------------------------------------------
 
     def _count(self, seat: Seat, report: d.UsageReport) -> None:
@@ -364,24 +391,6 @@ async def _deliver(seat: Seat, link: WorkerLink) -> None:
     with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
         async for command in seat.outbox:
             await link.send(command)
-
-
-def _begin(effect: m.BeginLoad) -> d.Begin:
-    model = effect.model
-    return d.Begin(
-        name=model.name,
-        path=model.path,
-        kind=model.kind,
-        adapter=model.adapter,
-        allow_code=model.allow_code,
-        weights_bytes=model.weights_bytes,
-        kv_tokens=effect.kv_tokens,
-        kv_bytes=max(effect.kv_tokens * model.kv_token_bytes, KEPT_BYTES_MIN),
-        context_tokens=model.context_tokens,
-        rows_max=effect.rows_max,
-        cache_bytes_max=BUFFERS_BYTES_MAX,
-        yields=effect.yields,
-    )
 
 
 def _adopted(worker: str, hosting: d.Hosting) -> m.ReportAdopted:

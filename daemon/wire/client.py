@@ -7,7 +7,7 @@ whatever happens in it. What is said to workers is in ``generation``.
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Final, TypeVar
 
 import anyio
@@ -235,7 +235,8 @@ class Control:
     @asynccontextmanager
     async def _answers(self, request: c.ControlRequest) -> AsyncIterator[_Answers]:
         """What is said to ``request``, which waits its turn if very many are in flight."""
-        async with self._turns:
+        # What gives a lease back waits for nobody: others may wait for that lease.
+        async with nullcontext() if isinstance(request, c.ReleaseLease) else self._turns:
             if self._gone is not None:
                 raise self._gone
             answers = self._pending[request.id] = _Answers()

@@ -350,6 +350,9 @@ class Begin(Frame, tag="begin", frozen=True, kw_only=True):
         rows_max: Most requests decoded at once.
         cache_bytes_max: Freed buffers that the library may hold for reuse.
         yields: Load at a low priority: other models answer requests.
+        identity: Of the model's files and its adapter's; changes when they do.
+        prefix_dir: Where computed prompts outlive the worker; None for nowhere.
+        prefix_disk_bytes: The most that all models together may take there.
         detach_grace_s: How long to live without a daemon.
     """
 
@@ -365,6 +368,9 @@ class Begin(Frame, tag="begin", frozen=True, kw_only=True):
     rows_max: int
     cache_bytes_max: int
     yields: bool = False
+    identity: str = ""
+    prefix_dir: str | None = None
+    prefix_disk_bytes: int = 0
     detach_grace_s: float = 600.0
 
 
@@ -444,11 +450,9 @@ class Measured(Frame, tag="measured", frozen=True, kw_only=True):
 
 
 class Written(Frame, tag="written", frozen=True, kw_only=True):
-    """Since the model was loaded, at most once a second and only while requests run.
+    """Completion tokens since the load, and the time of the steps that gave any.
 
-    Attributes:
-        tokens: Completion tokens of all requests together.
-        writing_ms: Time spent in steps that gave any.
+    At most once a second, and only while requests run.
     """
 
     tokens: int

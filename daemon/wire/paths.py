@@ -75,6 +75,11 @@ class Home(msgspec.Struct, frozen=True, kw_only=True):
         """What the bridge logs as a service."""
         return self.logs_dir / "bridge.log"
 
+    @property
+    def prefix_dir(self) -> Path:
+        """What workers computed of prompts, a folder a model; made by the first to write."""
+        return self.cache_dir / "prefix"
+
     def worker_lock(self, worker_id: str) -> Path:
         """Held (flock) by a worker for its life."""
         return self.run_dir / f"w-{worker_id}.lock"

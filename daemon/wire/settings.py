@@ -30,6 +30,8 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 Bytes = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1, extra={"unit": "bytes"})]
 """In the file a number, or text such as "24G" (24·10⁹) or "24Gi" (24·2³⁰)."""
+BytesOrNone = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1, extra={"unit": "bytes"})]
+"""The same, and 0."""
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9, extra={"unit": "seconds"})]
 """In the file a number, or text such as "90s", "5m" or "2h"."""
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -124,9 +126,14 @@ class WorkerSettings(_Section, frozen=True, kw_only=True):
         spare: Keep a process with the libraries imported, so that a load only has to read its
             weights. It takes about 110 MB, and goes when they are needed. "auto": on machines
             with 16 GB or more.
+        prefix_disk_bytes: The most that computed prompts may take on disk, all models
+            together: with them a conversation goes on quickly after its model was unloaded.
+            They are readable by you alone and hold no text, but what a model made of it. 0
+            keeps none.
     """
 
     env: dict[str, str] = {}
+    prefix_disk_bytes: BytesOrNone = 0
     spare: bool | Literal["auto"] = "auto"
 
 

@@ -66,6 +66,12 @@ PROGRESS_INTERVAL_S: Final = 0.1
 MEASURED_CHANGE_BYTES: Final = 64 << 20
 MEASURED_CHANGE_SHARE: Final = 0.05
 
+PUT_AWAY_AFTER_S: Final = 1.0
+"""What can wait is done once nothing ran for so long, a piece at a time."""
+
+PUT_AWAY_LAST_S: Final = 0.3
+"""And for so long more before the end: an unload is waited for."""
+
 Phase = Literal["waiting", "loading", "ready", "draining"]
 
 
@@ -120,6 +126,7 @@ class Runner:
         self._changed = False
         self._running = Running(running=0)
         self._progress_s = 0.0
+        self._put_away_at_s: float | None = None
         self._meter = Meter()
 
     def run(self) -> int:
@@ -146,6 +153,8 @@ class Runner:
         self._take(None if busy else self._inbox.next(self._timeout_s()))
         if self._engine is not None and self._engine.busy:
             self._step(self._engine)
+        else:
+            self._put_away()
         written = self._meter.report(self._monotonic_s(), idle=not self._requests)
         if written is not None:
             self._reports.append(written)
@@ -302,6 +311,8 @@ class Runner:
     def _ended(self, request_id: int, usage: Usage | None) -> None:
         request = self._requests.pop(request_id)
         self._changed = True
+        idle = not self._requests
+        self._put_away_at_s = self._monotonic_s() + PUT_AWAY_AFTER_S if idle else None
         if usage is not None:
             self._reports.append(
                 UsageReport(
@@ -326,6 +337,19 @@ class Runner:
             self._engine.trim()
             self._measure()
             log.info("caches.dropped", measured_bytes=self._measured_bytes)
+
+    def _put_away(self) -> None:
+        """A piece of what could wait, if it is time; the inbox is looked at between pieces."""
+        due_s, engine = self._put_away_at_s, self._engine
+        if engine is not None and due_s is not None and self._monotonic_s() >= due_s:
+            self._put_away_at_s = due_s if engine.put_away() else None
+
+    def _put_away_last(self, engine: Engine) -> None:
+        if self._put_away_at_s is None:
+            return
+        until_s = self._monotonic_s() + PUT_AWAY_LAST_S
+        while self._monotonic_s() < until_s and engine.put_away():
+            continue
 
     def _leases(self) -> tuple[str, ...]:
         return tuple(sorted({request.lease for request in self._requests.values()}))
@@ -370,6 +394,8 @@ class Runner:
     def _timeout_s(self) -> float | None:
         """How long an idle worker may wait for a message."""
         deadline_s = self._alone_until_s() if self._begin is not None else self._begin_by_s
+        if self._put_away_at_s is not None:
+            deadline_s = min(deadline_s, self._put_away_at_s)
         if deadline_s == float("inf"):
             return None
         return max(0.0, deadline_s - self._monotonic_s())
@@ -384,6 +410,7 @@ class Runner:
             self._frames.append((request_id, Fail(fault=fault)))
             self._requests.pop(request_id)
         if engine is not None:
+            self._put_away_last(engine)
             engine.close()
         self._changed = True
         self._flush()

@@ -200,7 +200,7 @@ def test_imports_name_declared_dependencies_or_the_standard_library() -> None:
     """What is not declared works by luck: until a dependency drops it."""
     with (REPOSITORY / "pyproject.toml").open("rb") as file:
         listed = tomllib.load(file)["project"]["dependencies"]
-    names = {re.split(r"[^a-z-]", entry)[0] for entry in listed}
+    names = {re.split(r"[^a-z0-9-]", entry)[0] for entry in listed}
     declared = {{"pillow": "PIL"}.get(name, name.replace("-", "_")) for name in names}
     known = declared | set(sys.stdlib_module_names) | set(PACKAGES)
     strange = {

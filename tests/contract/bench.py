@@ -1,6 +1,7 @@
 """An engine stepped by hand, and what each request got from it."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -83,7 +84,7 @@ class Bench:
         raise AssertionError("the requests do not end")
 
 
-def begin(folder: Path, kind: str, **changes: int) -> Begin:
+def begin(folder: Path, kind: str, **changes: Any) -> Begin:
     told = Begin(
         name="m",
         path=str(folder),

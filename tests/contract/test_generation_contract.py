@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from daemon.wire.data import (
     ToolCall,
 )
 from daemon.wire.errors import Code, MlxdError
-from daemon.wire.forms import AnyJson, JsonSchema
+from daemon.wire.forms import AnyJson, JsonSchema, Regex
 from daemon.worker.engines import REGISTRY
 from daemon.worker.engines.base import Engine
 from tests.contract.bench import NO_END, PROMPTS, Answer, Bench, alone, ask, begin
@@ -214,6 +216,25 @@ def test_an_answer_follows_its_schema_beside_free_ones(bench: Bench) -> None:
         assert isinstance(value["count"], int)
         assert value["count"] <= 99
     assert [answers[0].text, answers[2].text] == [answer.text for answer in free_alone]
+
+
+def test_an_answer_matches_its_regex_beside_free_ones(bench: Bench) -> None:
+    free_alone = alone(bench, ask(PROMPTS[0]))
+    form = ask("Ping", constraint=Regex("[a-c]{3}/[0-9]"), max_tokens=100, sampling=NO_THOUGHT)
+    answers = [bench.ask(ask(PROMPTS[0])), bench.ask(form)]
+    bench.run(*answers)
+    assert re.fullmatch("[a-c]{3}/[0-9]", visible(answers[1]))
+    assert answers[0].text == free_alone.text
+
+
+def test_what_forms_need_is_made_when_nothing_is_decoded(bench: Bench) -> None:
+    generator: Any = bench.engine._generator  # type: ignore[attr-defined]
+    assert generator._vocabulary._made is None
+    alone(bench, ask(PROMPTS[0]))
+    for thread in threading.enumerate():
+        if thread.name == "vocabulary":
+            thread.join()
+    assert generator._vocabulary._made is not None
 
 
 def test_any_json_is_an_object(bench: Bench) -> None:

@@ -32,7 +32,7 @@ def caches(request: pytest.FixtureRequest) -> str:
 def open_bench(folders: dict[str, Path], caches: str) -> Iterator[Callable[..., Bench]]:
     engines: list[Engine] = []
 
-    def open_one(**changes: int) -> Bench:
+    def open_one(**changes: Any) -> Bench:
         engine = TextEngine()
         engines.append(engine)
         told = begin(folders[caches], "text", **changes)
@@ -222,6 +222,26 @@ def test_rows_and_what_is_kept_share_the_allowance(open_bench: Callable[..., Ben
     assert _store(bench).nbytes > allowance / 3, "what rows leave is used"
     assert mx.get_active_memory() - loaded_bytes <= allowance + (1 << 20)
     assert mx.get_cache_memory() <= bench.begin.cache_bytes_max
+
+
+@pytest.mark.parametrize("caches", ["plain"])
+def test_the_next_worker_goes_on_where_the_last_one_ended(
+    open_bench: Callable[..., Bench], tmp_path: Path
+) -> None:
+    disk = {"prefix_dir": str(tmp_path), "prefix_disk_bytes": 1 << 24, "identity": "a"}
+    plain, first = open_bench(kv_bytes=0), open_bench(**disk)
+    expected = [alone(plain, request).text for request in CONVERSATIONS]
+    for request in CONVERSATIONS[:2]:
+        alone(first, request)
+    while first.engine.put_away():
+        continue
+    second = open_bench(**disk)
+    for request, text in zip(CONVERSATIONS, expected, strict=True):
+        answer = alone(second, request)
+        assert answer.text == text
+        assert cached(answer) >= 256, "the system message, read from disk"
+    changed = open_bench(**{**disk, "identity": "b"})
+    assert cached(alone(changed, CONVERSATIONS[0])) == 0
 
 
 def _store(bench: Bench) -> Any:

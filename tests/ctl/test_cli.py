@@ -37,7 +37,8 @@ def test_help_lists_every_verb_once(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
 
     for verb in set(VERBS) - {"ps"}:
-        assert f"\n  {verb} " in shown
+        assert shown.count(f"\n  {verb} ") == 1
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_no_verb_shows_the_help_and_is_an_error() -> None:

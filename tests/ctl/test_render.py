@@ -52,6 +52,13 @@ def test_status_of_a_pool_at_work() -> None:
     )
 
 
+def test_what_waits_for_the_next_load_is_accounted_for() -> None:
+    text = plain(status_page(status(committed_bytes=1_320_000_000, spare_bytes=120_000_000)))
+
+    assert "Memory: 1.32 GB of 24.0 GB (6 %)" in text
+    assert text.endswith("and 120 MB for the process that waits for the next load\n")
+
+
 def test_status_of_an_empty_pool_says_what_to_do() -> None:
     text = plain(status_page(status(models=(), committed_bytes=0)))
 

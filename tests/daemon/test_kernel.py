@@ -206,6 +206,19 @@ async def test_time_alone_brings_what_is_due() -> None:
         assert bench.refused() == ["deadline"]
 
 
+async def test_the_machines_sleep_is_nobodys_wait() -> None:
+    async with working(FaultyDisk(Random(1))) as bench:
+        kernel = bench.kernel
+        await bench.acquire(0, wait_ms=5_000)
+        began_ms = kernel.now_ms()
+        kernel.post(m.Release(leases=("g0.1",)), CAUSE)
+        kernel.post(m.ReportClockJump(by_ms=600_000), CAUSE)
+        await bench.acquire(3, wait_ms=5_000)  # by a clock that does not know of the sleep yet
+        assert bench.refused() == []
+        assert [w.deadline_at_ms for w in kernel.pool.waiters] == [began_ms + 605_000] * 2
+        assert kernel.now_ms() == began_ms + 600_000
+
+
 async def test_a_lease_for_somebody_who_has_gone_is_given_back() -> None:
     async with working(FaultyDisk(Random(1))) as bench:
         ticket = await bench.acquire(0)

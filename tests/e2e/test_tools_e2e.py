@@ -21,19 +21,13 @@ pytestmark = pytest.mark.e2e
 
 QUESTION = "What is the weather in Tokyo and in Paris?"
 CITIES = ["Tokyo", "Paris", "Oslo"]
-WEATHER: dict[str, Any] = {
-    "type": "object",
-    "properties": {"city": {"enum": CITIES}, "unit": {"enum": ["C", "F"]}},
-    "required": ["city", "unit"],
-    "additionalProperties": False,
-}
-TIME: dict[str, Any] = {
+PLACE: dict[str, Any] = {
     "type": "object",
     "properties": {"city": {"enum": CITIES}},
     "required": ["city"],
     "additionalProperties": False,
 }
-TOOLS = {"get_weather": WEATHER, "get_time": TIME}
+TOOLS = {"get_weather": PLACE, "get_time": PLACE}
 MAX_TOKENS = 110
 MARKUP = ("<tool_call>", "</tool_call>", "<tool_response>", '"name"')
 
@@ -187,10 +181,9 @@ def check(turn: Turn) -> None:
     assert turn.calls
     assert (turn.text, turn.reason) == ("", "tool_calls")
     for name, arguments in turn.calls:
-        schema = TOOLS[name]
-        assert set(arguments) == set(schema["required"])
-        for key, value in arguments.items():
-            assert value in schema["properties"][key]["enum"]
+        assert name in TOOLS
+        assert set(arguments) == {"city"}
+        assert arguments["city"] in CITIES
 
 
 def test_a_call_is_the_same_over_every_protocol(sdks: Sdks, model: str) -> None:
@@ -215,7 +208,7 @@ def test_the_tool_that_is_named_is_the_one_called(
 
 # --- the result comes back, and the answer is text -------------------------------------
 
-CALLED = ("call_1", "get_weather", '{"city": "Tokyo", "unit": "C"}', "sunny, 21 degrees")
+CALLED = ("call_1", "get_weather", '{"city": "Tokyo"}', "sunny, 21 degrees")
 
 
 def chat_answer(sdks: Sdks, model: str) -> tuple[str, str]:

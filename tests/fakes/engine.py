@@ -139,6 +139,9 @@ class FakeEngine:
         self._open.trim()
         self._kept_bytes = 0
 
+    def put_away(self) -> bool:
+        return False
+
     def close(self) -> None:
         _pause(self._config.close_ms)
         self._rows = None
@@ -250,6 +253,9 @@ class _FakeDecoder:
             del self._rows[uid]
             return Token(uid, ord(character), "length")
         return Token(uid, ord(character))
+
+    def put_away(self) -> bool:
+        return False
 
     def keep_within(self, bytes_max: int) -> None:
         """Nothing is kept."""

@@ -120,6 +120,42 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
 }
 MEANINGS["CountRequest"] = MEANINGS["MessagesRequest"]
 
+_CACHE: Final = "prefixes are reused without it"
+_SERVER: Final = "is about tools that run on the server; none do"
+
+NESTED_REFUSED: Final[dict[str, dict[str, str]]] = {
+    "TextPart": {"prompt_cache_breakpoint": _CACHE},
+    "ImagePart": {"prompt_cache_breakpoint": _CACHE},
+    "InputText": {"prompt_cache_breakpoint": _CACHE},
+    "InputImage": {
+        "file_id": "no files are kept here; send a data: URL",
+        "prompt_cache_breakpoint": _CACHE,
+    },
+    "MessageItem": {"phase": "models here know no phases"},
+    "FunctionCallItem": {
+        "async": "every call is answered by the caller",
+        "caller": _SERVER,
+        "namespace": "functions have plain names",
+    },
+    "FunctionTool": {
+        "allowed_callers": _SERVER,
+        "async": "every call is answered by the caller",
+        "defer_loading": _SERVER,
+        "output_schema": "what a function gives back is not checked",
+    },
+    "ImageBlock": {"transformations": "pictures are seen at the model's own resolution"},
+    "ToolUseBlock": {"caller": _SERVER, "toolset_name": _SERVER},
+    "ToolResultBlock": {"toolset_name": _SERVER},
+    "CustomTool": {
+        "allowed_callers": _SERVER,
+        "defer_loading": _SERVER,
+        "input_examples": "chat templates do not show any; put them into the description",
+    },
+    "ThinkingOn": {"display": "thinking always comes whole"},
+    "ThinkingAdaptive": {"display": "thinking always comes whole"},
+}
+"""Of the shapes inside of requests, by the name of our Struct."""
+
 _CLOUD: Final = "is about a service that this is not"
 _DEPRECATED: Final = "was replaced by tools and tool_choice"
 

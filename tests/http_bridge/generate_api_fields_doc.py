@@ -11,7 +11,7 @@ import msgspec
 from msgspec import inspect
 
 from http_bridge.routes import ROUTES, Route
-from tests.http_bridge.api_meanings import COMMON, MEANINGS, REFUSED
+from tests.http_bridge.api_meanings import COMMON, MEANINGS, NESTED_REFUSED, REFUSED
 
 TARGET: Final = Path(__file__).parents[2] / "docs" / "api-fields.md"
 
@@ -25,6 +25,21 @@ it. `null` means absent. Fields that need a capability are a 400, too, where the
 This page is generated: `python -m tests.http_bridge.generate_api_fields_doc`.
 """
 
+PLACES: Final = {
+    "TextPart": "chat: a part of text",
+    "ImagePart": "chat: a picture",
+    "InputText": "responses: `input_text`",
+    "InputImage": "responses: `input_image`",
+    "MessageItem": "responses: a message",
+    "FunctionCallItem": "responses: `function_call`",
+    "FunctionTool": "responses: a tool",
+    "ImageBlock": "messages: `image`",
+    "ToolUseBlock": "messages: `tool_use`",
+    "ToolResultBlock": "messages: `tool_result`",
+    "CustomTool": "messages: a tool",
+    "ThinkingOn": "messages: `thinking` enabled",
+    "ThinkingAdaptive": "messages: `thinking` adaptive",
+}
 
 WORDS: Final[dict[type[inspect.Type], str]] = {
     inspect.BoolType: "`true`, `false`",
@@ -102,7 +117,18 @@ def section(route: Route) -> str:
 def render() -> str:
     """The whole page."""
     sections = [section(route) for route in ROUTES if route.body is not None]
-    return "\n".join([INTRODUCTION, *sections])
+    return "\n".join([INTRODUCTION, *sections, nested()])
+
+
+def nested() -> str:
+    """What the shapes inside of requests do not have."""
+    rows = [
+        f"| {PLACES[shape]} | `{field}` | {why} |"
+        for shape, refused in NESTED_REFUSED.items()
+        for field, why in sorted(refused.items())
+    ]
+    head = ["## Inside of fields", "", "| in | refused | why |", "|---|---|---|"]
+    return "\n".join([*head, *rows, ""])
 
 
 def fields_of(body: type[msgspec.Struct]) -> set[str]:

@@ -3,16 +3,19 @@
 import json
 from typing import Any
 
+import anthropic.types as messages
+import msgspec
 import pytest
 from anthropic.types import message_count_tokens_params, message_create_params
-from openai.types import completion_create_params, embedding_create_params
+from openai.types import chat, completion_create_params, embedding_create_params, responses
 from openai.types.audio import speech_create_params, transcription_create_params
 from openai.types.chat import completion_create_params as chat_create_params
 from openai.types.responses import response_create_params
 
+from http_bridge import anthropic_schema, openai_responses_schema, openai_schema
 from http_bridge.routes import ROUTES
 from tests.fakes.daemon import FakeModel, says
-from tests.http_bridge.api_meanings import COMMON, MEANINGS, REFUSED
+from tests.http_bridge.api_meanings import COMMON, MEANINGS, NESTED_REFUSED, REFUSED
 from tests.http_bridge.conftest import OpenSetup
 from tests.http_bridge.generate_api_fields_doc import TARGET, fields_of, render
 
@@ -44,6 +47,61 @@ SDK: dict[str, tuple[Any, ...]] = {
         transcription_create_params.TranscriptionCreateParamsStreaming,
     ),
 }
+
+INSIDE: list[tuple[Any, type[msgspec.Struct]]] = [
+    (chat.ChatCompletionSystemMessageParam, openai_schema.SystemMessage),
+    (chat.ChatCompletionDeveloperMessageParam, openai_schema.DeveloperMessage),
+    (chat.ChatCompletionUserMessageParam, openai_schema.UserMessage),
+    (chat.ChatCompletionAssistantMessageParam, openai_schema.AssistantMessage),
+    (chat.ChatCompletionToolMessageParam, openai_schema.ToolMessage),
+    (chat.ChatCompletionContentPartTextParam, openai_schema.TextPart),
+    (chat.ChatCompletionContentPartImageParam, openai_schema.ImagePart),
+    (chat.ChatCompletionStreamOptionsParam, openai_schema.StreamOptions),
+    (chat.ChatCompletionFunctionToolParam, openai_schema.Tool),
+    (responses.EasyInputMessageParam, openai_responses_schema.MessageItem),
+    (responses.ResponseOutputMessageParam, openai_responses_schema.MessageItem),
+    (responses.ResponseInputTextParam, openai_responses_schema.InputText),
+    (responses.ResponseInputImageParam, openai_responses_schema.InputImage),
+    (responses.ResponseOutputTextParam, openai_responses_schema.OutputText),
+    (responses.ResponseFunctionToolCallParam, openai_responses_schema.FunctionCallItem),
+    (responses.ResponseReasoningItemParam, openai_responses_schema.ReasoningItem),
+    (responses.FunctionToolParam, openai_responses_schema.FunctionTool),
+    (responses.ResponseTextConfigParam, openai_responses_schema.TextConfig),
+    (responses.ResponseFormatTextJSONSchemaConfigParam, openai_responses_schema.SchemaFormat),
+    (messages.TextBlockParam, anthropic_schema.TextBlock),
+    (messages.ImageBlockParam, anthropic_schema.ImageBlock),
+    (messages.ToolUseBlockParam, anthropic_schema.ToolUseBlock),
+    (messages.ToolResultBlockParam, anthropic_schema.ToolResultBlock),
+    (messages.ThinkingBlockParam, anthropic_schema.ThinkingBlock),
+    (messages.ToolParam, anthropic_schema.CustomTool),
+    (messages.ToolChoiceToolParam, anthropic_schema.ToolChoice),
+    (messages.OutputConfigParam, anthropic_schema.OutputConfig),
+    (messages.ThinkingConfigEnabledParam, anthropic_schema.ThinkingOn),
+    (messages.ThinkingConfigAdaptiveParam, anthropic_schema.ThinkingAdaptive),
+    (messages.CacheControlEphemeralParam, anthropic_schema.CacheControl),
+    (messages.MetadataParam, anthropic_schema.RequestMetadata),
+]
+
+
+@pytest.mark.parametrize(("params", "shape"), INSIDE)
+def test_what_the_sdks_can_send_inside_of_fields_is_honoured_or_refused(
+    params: Any, shape: type[msgspec.Struct]
+) -> None:
+    config = shape.__struct_config__
+    known = fields_of(shape) | ({config.tag_field} if config.tag_field else set())
+    refused = NESTED_REFUSED.get(shape.__name__, {}).keys()
+    assert config.forbid_unknown_fields
+    assert known & refused == set()
+    unknown = set(params.__annotations__) - known
+    assert unknown <= refused, "honour it, or say in api_meanings.py why it is refused"
+
+
+def test_no_refusal_inside_of_fields_is_left_over() -> None:
+    sent: dict[str, set[str]] = {}
+    for params, shape in INSIDE:
+        sent.setdefault(shape.__name__, set()).update(params.__annotations__)
+    for name, refused in NESTED_REFUSED.items():
+        assert refused.keys() <= sent[name]
 
 
 def test_the_page_is_current() -> None:

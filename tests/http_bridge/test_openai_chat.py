@@ -174,6 +174,10 @@ def test_parameters_that_change_nothing_are_accepted() -> None:
         ({"store": True}, "store"),
         ({"modalities": ["audio"]}, "modalities[0]"),
         ({"service_tier": "scale"}, "service_tier"),
+        (
+            {"stream": True, "stream_options": {"include_obfuscation": True}},
+            "stream_options.include_obfuscation",
+        ),
         ({"service_tier": "flex", "priority": "high"}, "service_tier"),
         ({"priority": 11}, "priority"),
         ({"priority": -11}, "priority"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.wire.errors import MlxdError
+from daemon.wire.errors import Code, MlxdError
 from daemon.wire.paths import Home, find_home
 from daemon.wire.settings import HttpSettings
 from launchd.local import this_service
@@ -18,12 +18,22 @@ def never(argv: tuple[str, ...]) -> Ran:
     raise AssertionError(argv)
 
 
-def made(environ: dict[str, str], tool: str | None = "launchctl", home: Home = HOME) -> Service:
+def nothing_is_loaded(argv: tuple[str, ...]) -> Ran:
+    return Ran(113, "")
+
+
+def made(
+    environ: dict[str, str],
+    tool: str | None = "launchctl",
+    home: Home = HOME,
+    http: HttpSettings | None = None,
+    run: Run = never,
+) -> Service:
     def which(program: str) -> str | None:
         return program if program == tool else None
 
-    run: Run = never
-    return this_service(home, HttpSettings(), environ, Path("/opt/python"), which, run)
+    python = Path("/opt/python")
+    return this_service(home, http or HttpSettings(), environ, python, which, run)
 
 
 @pytest.mark.parametrize(
@@ -68,3 +78,17 @@ def test_each_manager_has_its_files_in_its_folder() -> None:
     ]
     assert [part.lock.name for part in units.parts] == ["mlxd.lock", "mlx-bridge.lock"]
     assert [part.boot_log.name for part in units.parts] == ["daemon.boot.log", "bridge.boot.log"]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "my-mac.local"])
+def test_an_address_for_others_needs_a_key(host: str) -> None:
+    service = made({"HOME": "/Users/ada"}, http=HttpSettings(host=host), run=nothing_is_loaded)
+    with pytest.raises(MlxdError, match=r"http\.api_keys") as refused:
+        service.install()
+    assert refused.value.code is Code.INVALID_REQUEST
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_an_address_of_this_machine_needs_none(host: str) -> None:
+    http = HttpSettings(host=host, port=0xF00D)
+    assert made({"HOME": "/Users/ada"}, http=http, run=nothing_is_loaded).install()

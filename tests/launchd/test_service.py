@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from daemon.__main__ import _ready as daemon_is_ready
 from daemon.wire.errors import Code, MlxdError
 from daemon.wire.locks import held
 from daemon.wire.paths import find_home
 from daemon.wire.settings import HttpSettings
+from http_bridge.run import announce as bridge_is_ready
 from launchd import steps
 from launchd.local import this_service
-from launchd.service import STATE_FILES, PartState, Service
+from launchd.service import READY, STATE_FILES, PartState, Service
 from launchd.steps import Ran, Step, UntilHeld, carry_out, told
 from tests.architecture.tree import modules
 from tests.e2e.service import eventually
@@ -173,6 +175,16 @@ def test_what_a_program_said_before_it_was_ready_is_no_complaint(machine: Machin
     assert machine.service().state()[0].said == ()
 
 
+def test_both_programs_say_so_when_they_are_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    """Else what they said before would be taken for the reason why they do not run."""
+    daemon_is_ready(Path("/run/mlxd.sock"))
+    bridge_is_ready("127.0.0.1", 11411)
+    daemon, bridge = (
+        line for line in capsys.readouterr().out.splitlines() if line.startswith(READY)
+    )
+    assert ("daemon.ready" in daemon, "bridge.listening" in bridge) == (True, True)
+
+
 def test_a_daemon_started_by_hand_is_ended_first(machine: Machine) -> None:
     machine.home.run_dir.mkdir(mode=0o700, parents=True)
     by_hand = subprocess.Popen([machine.python, "daemon"], env=machine.manager.environ)
@@ -190,13 +202,6 @@ def test_an_address_that_is_taken_is_told_before_anything_is_done(machine: Machi
             machine.service(taken).install()
     assert refused.value.code is Code.CONFLICT
     assert machine.states() == [NOTHING] * 2
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "my-mac.local"])
-def test_an_address_for_others_needs_a_key(machine: Machine, host: str) -> None:
-    with pytest.raises(MlxdError, match=r"http\.api_keys") as refused:
-        machine.service(HttpSettings(host=host)).install()
-    assert refused.value.code is Code.INVALID_REQUEST
 
 
 def test_a_purge_leaves_what_is_not_ours(machine: Machine) -> None:

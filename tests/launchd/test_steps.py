@@ -141,6 +141,21 @@ def test_waiting_for_a_program_to_run(tmp_path: Path) -> None:
     assert tool.asked == 3, "asked to start now and then, since once may have been too early"
 
 
+def test_who_complains_is_waited_for_less_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "START_S", 1000)
+    monkeypatch.setattr(steps, "COMPLAINED_S", 0.2)
+    lock, log = tmp_path / "x.lock", tmp_path / "x.log"
+
+    def complains(argv: tuple[str, ...]) -> Ran:
+        log.write_text("no such setting\n")
+        return Ran(0, "")
+
+    with pytest.raises(MlxdError, match="ends with: no such setting"):
+        carry_out([UntilHeld(lock, log, ("start",))], complains)
+
+
 HOLD = """
 import sys
 from pathlib import Path

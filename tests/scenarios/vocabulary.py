@@ -153,7 +153,9 @@ def _report(words: Words) -> m.AnyCommand:  # noqa: C901, PLR0911, PLR0912 - one
             raise ValueError(f"not understood: {words.verb}")
 
 
-def _other(words: Words, options: Mapping[str, m.Option], pool: Pool) -> m.AnyCommand:  # noqa: PLR0911
+def _other(  # noqa: C901, PLR0911, PLR0912 - one a verb
+    words: Words, options: Mapping[str, m.Option], pool: Pool
+) -> m.AnyCommand:
     match words.verb:
         case "release":
             return m.Release(leases=words.rest)

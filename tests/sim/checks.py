@@ -9,6 +9,8 @@ from tests.sim.worker import Violation
 
 DRAIN_STALL_MS = 120_000
 TOLERANCE_MS = int(TOLERANCE_S * 1000)
+CACHES_FIRST_MS = 7_000
+"""Idle models go for want of memory only so long after workers dropped their caches."""
 
 
 def check(daemon: SimDaemon, host: SimHost) -> None:
@@ -83,7 +85,8 @@ def _check_times(daemon: SimDaemon) -> None:
     """Every load and every drain ends, and what nobody uses leaves."""
     pool, now_ms = daemon.kernel.pool, daemon.kernel.now_ms() - TOLERANCE_MS
     stays = pool.stopping is not None or pool.read_only is not None
-    hard = daemon.witness.books.pressure == "hard"
+    hard = daemon.witness.books.pressure == pool.pressure_reported.level == "hard"
+    hard = hard and (pool.short_since_ms or 0) + CACHES_FIRST_MS < now_ms
     for key, slot in pool.slots.items():
         if isinstance(slot, Loading):
             if slot.progress_at_ms + pool.limits.load_stall_ms < now_ms:

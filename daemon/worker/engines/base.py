@@ -124,6 +124,11 @@ class Engine(Protocol):
         """Drop what is only kept for later requests: cached prefixes, freed buffers."""
         ...
 
+    def put_away(self) -> bool:
+        """A bounded piece of work that can wait until no request does, such as writing what
+        should outlive the worker; False if there is none."""
+        ...
+
     def close(self) -> None:
         """Free the model; the engine is of no use afterwards."""
         ...

@@ -11,7 +11,8 @@ from mlx_lm.models.cache import make_prompt_cache
 from daemon.worker.engines.drawing import Drawing
 from daemon.worker.engines.logprobs import read_scores
 from daemon.worker.engines.pace import Pace
-from daemon.worker.engines.prefix import Found, common_tokens, make_store
+from daemon.worker.engines.prefix import Found, PrefixTree, common_tokens, make_store
+from daemon.worker.engines.prefixdisk import KeptOnDisk, Shelf
 from daemon.worker.engines.rows import Row, RowFailed, Token
 from daemon.worker.engines.sampling import GREEDY
 
@@ -88,9 +89,13 @@ class TextDecoder:
         rows_max: int,
         prefix_bytes_max: int,
         now_s: Callable[[], float] = perf_counter,
+        *,
+        shelf: Shelf | None = None,
     ) -> None:
         self._ends = StopSequences([(token,) for token in ends])
         self._store = make_store(make_prompt_cache(model), prefix_bytes_max)
+        if shelf is not None and isinstance(self._store, PrefixTree):
+            self._store = KeptOnDisk(self._store, shelf)
         self._pace = Pace()
         self._now_s = now_s
         self._rows: dict[int, Row] = {}
@@ -159,6 +164,9 @@ class TextDecoder:
     def keep_within(self, bytes_max: int) -> None:
         if self._store is not None:
             self._store.trim(bytes_max)
+
+    def put_away(self) -> bool:
+        return self._store is not None and self._store.put_away()
 
     def close(self) -> None:
         self._batch.close()

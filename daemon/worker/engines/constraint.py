@@ -52,18 +52,22 @@ class Vocabulary:
     """A model's tokens as llguidance knows them.
 
     Making them takes about 10 µs a token of the vocabulary, half a second for 49,000, and
-    would hold up every row of a batch: :meth:`warm` has it done while the weights are read.
+    would hold up every row of a batch. It holds the interpreter's lock too, so that a thread
+    alone is no help: :meth:`warm` is for a moment when nothing is decoded.
     """
 
     def __init__(self, tokenizer: Any, vocab_size: int) -> None:
         self._tokenizer = tokenizer
         self._making = threading.Lock()
         self._made: Any = None
+        self._warmed = False
         self.size = vocab_size
 
     def warm(self) -> None:
-        """Make the tokens now, in a thread; who needs them meanwhile waits for it."""
-        threading.Thread(target=self._warm, name="vocabulary", daemon=True).start()
+        """Make the tokens, once, in a thread; who needs them meanwhile waits for it."""
+        if not self._warmed:
+            self._warmed = True
+            threading.Thread(target=self._warm, name="vocabulary", daemon=True).start()
 
     def _warm(self) -> None:
         with contextlib.suppress(ValueError):  # said to the request that needs them

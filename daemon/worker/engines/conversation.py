@@ -158,8 +158,8 @@ def answer_tokens(request: Generate, prompt_tokens: int, context_tokens: int) ->
         return room
     if request.max_tokens > room:
         raise invalid(
-            f"{prompt_tokens} prompt tokens and max_tokens {request.max_tokens} are more than the "
-            f"{context_tokens} that the context holds; ask for at most {room}",
+            f"{prompt_tokens} prompt tokens and an answer of {request.max_tokens} are more than "
+            f"the {context_tokens} that the context holds; ask for at most {room}",
             "max_tokens",
         )
     return request.max_tokens

@@ -33,6 +33,9 @@ class Generator:
         """An empty batch."""
         raise NotImplementedError
 
+    def rest(self) -> None:
+        """All rows have ended: a moment for what later requests may need."""
+
 
 class GeneratingEngine:
     """An :class:`~daemon.worker.engines.base.Engine` whose requests are rows.
@@ -76,7 +79,10 @@ class GeneratingEngine:
         return self._generator.count(request)
 
     def step(self) -> list[Emission]:
-        return self._open.step()
+        emissions = self._open.step()
+        if not self._open.busy and self._generator is not None:
+            self._generator.rest()
+        return emissions
 
     def cancel(self, request_id: int) -> Usage | None:
         return self._open.cancel(request_id)
@@ -91,6 +97,9 @@ class GeneratingEngine:
     def trim(self) -> None:
         self._open.trim()
         free_memory()
+
+    def put_away(self) -> bool:
+        return self._open.put_away()
 
     def close(self) -> None:
         if self._rows is not None:

@@ -186,6 +186,9 @@ class JobEngine:
     def trim(self) -> None:
         free_memory()
 
+    def put_away(self) -> bool:
+        return False
+
     def close(self) -> None:
         self._jobs.clear()
         self._model = None

@@ -68,6 +68,10 @@ class PrefixStore(Protocol):
         """Drop what was not used for longest, until the rest fits."""
         ...
 
+    def put_away(self) -> bool:
+        """Write a bounded part of it to disk; False if nothing is left to write."""
+        ...
+
 
 def how_to_keep(template: Sequence[Any]) -> Literal["tree", "checkpoints"] | None:
     """Which store is right for caches like ``template``; None where there is none."""
@@ -134,22 +138,84 @@ class PrefixTree:
 
     def keep(self, tokens: Sequence[int], take: Callable[[], list[Any]]) -> None:
         wanted = np.asarray(tokens, np.int32)
-        parent, done = self._root, 0
-        for node, shared in self._walk(wanted):
-            done += shared
-            parent = node if shared == len(node.tokens) else self._split(node, shared)
+        node, done = self._place(wanted)
         if done < len(wanted):
-            node = self._cut_out(parent, wanted, done, take())
-            if len(node.tokens):
-                parent.children[int(node.tokens[0])] = parent = node
-                self._used[node] = None
-                self.nbytes += node.nbytes
-        self._touch(parent)
+            node = self._hang(self._cut_out(node, wanted, done, take()))
+        self._touch(node)
         self.trim(self._bytes_max)
+
+    def add(self, tokens: Sequence[int], begin: int, arrays: list[mx.array]) -> bool:
+        """Remember keys and values of ``tokens`` from ``begin`` on, as :meth:`cut` gave them.
+
+        Returns:
+            False if they are not of this model, or what comes before them is not known.
+        """
+        wanted = np.asarray(tokens, np.int32)
+        node, done = self._place(wanted)
+        layers = 2 * len(_leaves(self._template))
+        if len(arrays) != layers or any(a.shape[-2] != len(wanted) - begin for a in arrays):
+            return False
+        if done < begin:
+            return False
+        if done < len(wanted):
+            copies = _copied(arrays, done - begin, len(wanted) - begin)
+            node = self._hang(_Node(node, wanted[done:], copies))
+        self._touch(node)
+        self.trim(self._bytes_max)
+        return True
+
+    def cut(self, tokens: Sequence[int], begin: int, end: int) -> list[mx.array] | None:
+        """Keys and values of ``tokens[begin:end]``; None if they are not all here."""
+        pieces: list[tuple[_Node, int, int]] = []
+        done = 0
+        for node, shared in self._walk(np.asarray(tokens[:end], np.int32)):
+            if done + shared > begin:
+                pieces.append((node, max(begin - done, 0), shared))
+            done += shared
+        if done < end:
+            return None
+        return [
+            _joined([node.arrays[i][..., first:last, :] for node, first, last in pieces])
+            for i in range(len(pieces[0][0].arrays))
+        ]
+
+    def conversations(self) -> list[list[int]]:
+        """The tokens of each longest prompt that is kept, the last used first."""
+        found = []
+        for node in reversed(self._used):
+            if not node.children:
+                path: list[Tokens] = []
+                at: _Node | None = node
+                while at is not None:
+                    path.append(at.tokens)
+                    at = at.parent
+                found.append([int(token) for token in np.concatenate(path[::-1])])
+        return found
+
+    def _place(self, wanted: Tokens) -> tuple[_Node, int]:
+        """The node that ``wanted`` goes on from, cut to end there, and how many it holds."""
+        node, done = self._root, 0
+        for one, shared in self._walk(wanted):
+            done += shared
+            node = one if shared == len(one.tokens) else self._split(one, shared)
+        return node, done
+
+    def _hang(self, node: _Node) -> _Node:
+        """Put a new node below its parent; gives the lower one of both that has tokens."""
+        assert node.parent is not None, "the root is there from the beginning"
+        if not len(node.tokens):
+            return node.parent
+        node.parent.children[int(node.tokens[0])] = node
+        self._used[node] = None
+        self.nbytes += node.nbytes
+        return node
 
     def trim(self, bytes_max: int) -> None:
         while self._used and (self.nbytes > bytes_max or len(self._used) > NODES_MAX):
             self._drop_oldest()
+
+    def put_away(self) -> bool:
+        return False
 
     def _walk(self, wanted: Tokens) -> list[tuple[_Node, int]]:
         """The nodes along ``wanted``, and how many tokens of each agree."""
@@ -264,7 +330,7 @@ class Checkpoints:
     def find(self, tokens: Sequence[int]) -> Found:
         lengths = sorted({length for length, _ in self._kept if length < len(tokens)})
         best = None
-        for length, digest in zip(lengths, _digests(tokens, lengths), strict=True):
+        for length, digest in zip(lengths, digests(tokens, lengths), strict=True):
             if (length, digest) in self._kept:
                 best = (length, digest)
         if best is None:
@@ -273,7 +339,7 @@ class Checkpoints:
         return Found(self._kept[best], best[0])
 
     def keep(self, tokens: Sequence[int], take: Callable[[], list[Any]]) -> None:
-        (digest,) = _digests(tokens, [len(tokens)])
+        (digest,) = digests(tokens, [len(tokens)])
         key = (len(tokens), digest)
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -291,8 +357,11 @@ class Checkpoints:
             _, dropped = self._kept.popitem(last=False)
             self.nbytes -= sum(leaf.nbytes for leaf in _leaves(dropped))
 
+    def put_away(self) -> bool:
+        return False
 
-def _digests(tokens: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
+
+def digests(tokens: Sequence[int], lengths: Sequence[int]) -> list[bytes]:
     """A digest of the first ``length`` tokens for each of the ascending ``lengths``."""
     raw = np.asarray(tokens, np.int32).tobytes()
     state, done = hashlib.blake2b(digest_size=16), 0

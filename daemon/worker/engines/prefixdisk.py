@@ -12,10 +12,10 @@ bound; beyond it the files not used for longest go.
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import mlx.core as mx
 import msgspec
@@ -94,7 +94,8 @@ class Shelf:
     def write(self, block: Block, arrays: list[mx.array]) -> None:
         """Keep a block; a disk that is full or fails only means that it is not kept."""
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (self._folder.parent, self._folder):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             draft = self._folder / f"draft-{os.getpid()}{_SUFFIX}"
             os.close(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
             mx.save_safetensors(str(draft), {str(i): array for i, array in enumerate(arrays)})
@@ -116,9 +117,9 @@ class Shelf:
     def _bound(self) -> None:
         """Remove files, of whichever model, until the others fit."""
         files = list(_sizes(self._folder.parent))
-        held = sum(size for _, size, _ in files)
+        held = sum(size for _, _, size, _ in files)
         excess_files = len(files) - FILES_MAX
-        for _, size, path in sorted(files):
+        for _, _, size, path in sorted(files):
             if held <= self._bytes_max and excess_files <= 0:
                 return
             path.unlink(missing_ok=True)
@@ -148,13 +149,11 @@ class KeptOnDisk:
     def find(self, tokens: Sequence[int]) -> Found:
         found = self._tree.find(tokens)
         blocks = self._shelf.behind(tokens[:-1], found.tokens)
-        if not blocks or not self._take_down(tokens, found.tokens, blocks):
-            return found
-        return self._tree.find(tokens)
+        return self._tree.find(tokens) if self._take_down(tokens, blocks) else found
 
-    def keep(self, tokens: Sequence[int], take: object) -> None:
+    def keep(self, tokens: Sequence[int], take: Callable[[], list[Any]]) -> None:
         self._plan = None
-        self._tree.keep(tokens, take)  # type: ignore[arg-type]
+        self._tree.keep(tokens, take)
 
     def trim(self, bytes_max: int) -> None:
         self._tree.trim(bytes_max)
@@ -164,7 +163,9 @@ class KeptOnDisk:
         if self._plan is None:
             self._plan = self._unwritten()
         for tokens, block in self._plan:
-            arrays = None if block in self._shelf else self._tree.cut(tokens, block.begin, block.end)
+            if block in self._shelf:
+                continue
+            arrays = self._tree.cut(tokens, block.begin, block.end)
             if arrays is not None:
                 self._shelf.write(block, arrays)
                 return True
@@ -178,13 +179,15 @@ class KeptOnDisk:
                     begin = (end - 1) // BLOCK_TOKENS * BLOCK_TOKENS
                     yield tokens, Block(begin, end, digest.hex())
 
-    def _take_down(self, tokens: Sequence[int], done: int, blocks: list[Block]) -> bool:
+    def _take_down(self, tokens: Sequence[int], blocks: list[Block]) -> bool:
         """Read blocks into the tree; whether any was as it should be."""
+        taken = False
         for block in blocks:
             arrays = self._shelf.read(block)
             if arrays is None or not self._tree.add(tokens[: block.end], block.begin, arrays):
-                return block is not blocks[0]
-        return done < blocks[-1].end
+                break
+            taken = True
+        return taken
 
 
 def open_shelf(begin: Begin) -> Shelf | None:
@@ -197,14 +200,19 @@ def open_shelf(begin: Begin) -> Shelf | None:
     return Shelf(Path(begin.prefix_dir) / name, begin.prefix_disk_bytes)
 
 
-def _sizes(root: Path) -> Iterator[tuple[float, int, Path]]:
-    """When last used, size and path of every file."""
+def _sizes(root: Path) -> Iterator[tuple[int, int, int, Path]]:
+    """Every file: the minute of its last use, how near a prompt's beginning, size, path.
+
+    Of what was used together the end goes first: without its beginning it is worth nothing.
+    """
     for path in root.glob(f"*/*{_SUFFIX}"):
         try:
             stat = path.stat()
         except FileNotFoundError:
             continue
-        yield stat.st_mtime, stat.st_size, path
+        block = _block(path)
+        nearness = 0 if block is None else -block.begin
+        yield int(stat.st_mtime // 60), nearness, stat.st_size, path
 
 
 def _block(path: Path) -> Block | None:

@@ -118,6 +118,10 @@ class Decoder(Protocol):
         """Drop what is kept for later rows beyond so many bytes."""
         ...
 
+    def put_away(self) -> bool:
+        """Write a bounded part of what is kept to disk; False if nothing is left to write."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -241,6 +245,10 @@ class Rows:
     def trim(self) -> None:
         """Keep nothing for later rows."""
         self._decoder.keep_within(0)
+
+    def put_away(self) -> bool:
+        """See :meth:`Decoder.put_away`; for when nothing runs."""
+        return self._decoder.put_away()
 
     def close(self) -> None:
         self._waiting.clear()

@@ -26,6 +26,7 @@ from daemon.worker.engines.drawing import make_drawing
 from daemon.worker.engines.folder import read_json
 from daemon.worker.engines.generating import GeneratingEngine, Generator
 from daemon.worker.engines.prefix import how_to_keep
+from daemon.worker.engines.prefixdisk import open_shelf
 from daemon.worker.engines.rows import Row
 from daemon.worker.engines.weights import read_weights
 
@@ -46,11 +47,9 @@ class TextEngine(GeneratingEngine):
             {"trust_remote_code": begin.allow_code},
             eos_token_ids=config.get("eos_token_id"),
         )
-        words = Vocabulary(tokenizer, vocabulary(config, len(tokenizer)))
-        words.warm()
         read_weights(model, progress)
         _check_batchable(model, folder)
-        return _TextGenerator(begin, model, tokenizer, words, context_tokens)
+        return _TextGenerator(begin, model, tokenizer, config, context_tokens)
 
 
 def _check_batchable(model: Any, folder: Path) -> None:
@@ -71,7 +70,7 @@ class _TextGenerator(Generator):
         begin: Begin,
         model: Any,
         tokenizer: Any,
-        words: Vocabulary,
+        config: dict[str, Any],
         context_tokens: int,
     ) -> None:
         self._name = begin.name
@@ -79,8 +78,9 @@ class _TextGenerator(Generator):
         self._model = model
         self._tokenizer = tokenizer
         self._context_tokens = context_tokens
-        self._vocabulary = words
+        self._vocabulary = Vocabulary(tokenizer, vocabulary(config, len(tokenizer)))
         self._prefix_bytes = begin.kv_bytes
+        self._shelf = open_shelf(begin)
         self._finds_cuts = how_to_keep(make_prompt_cache(model)) == "checkpoints"
         self._defaults = read_json(Path(begin.path) / "generation_config.json") or {}
 
@@ -107,8 +107,15 @@ class _TextGenerator(Generator):
 
     def make_decoder(self) -> TextDecoder:
         return TextDecoder(
-            self._model, sorted(self._tokenizer.eos_token_ids), self._rows_max, self._prefix_bytes
+            self._model,
+            sorted(self._tokenizer.eos_token_ids),
+            self._rows_max,
+            self._prefix_bytes,
+            shelf=self._shelf,
         )
+
+    def rest(self) -> None:
+        self._vocabulary.warm()
 
     def count(self, request: CountTokens) -> int:
         """Prompt tokens of a conversation, as :meth:`prepare` would have them."""

@@ -67,11 +67,9 @@ class VisionEngine(GeneratingEngine):
             {"trust_remote_code": begin.allow_code},
             eos_token_ids=getattr(model.config, "eos_token_id", None),
         )
-        words = Vocabulary(tokenizer, vocabulary(config, len(tokenizer)))
-        words.warm()
         read_weights(model, progress)
         memo = _remember_pictures(model, begin.kv_bytes)
-        return _VisionGenerator(begin, model, processor, tokenizer, words, context_tokens, memo)
+        return _VisionGenerator(begin, model, processor, tokenizer, config, context_tokens, memo)
 
 
 def _remember_pictures(model: Any, bytes_max: int) -> TowerMemo | None:
@@ -94,7 +92,7 @@ class _VisionGenerator(Generator):
         model: Any,
         processor: Any,
         tokenizer: Any,
-        words: Vocabulary,
+        config: dict[str, Any],
         context_tokens: int,
         memo: TowerMemo | None,
     ) -> None:
@@ -105,7 +103,7 @@ class _VisionGenerator(Generator):
         self._processor = processor
         self._tokenizer = tokenizer
         self._context_tokens = context_tokens
-        self._vocabulary = words
+        self._vocabulary = Vocabulary(tokenizer, vocabulary(config, len(tokenizer)))
         self._defaults = read_json(Path(begin.path) / "generation_config.json") or {}
         self._marks = _picture_marks(processor)
 
@@ -131,6 +129,9 @@ class _VisionGenerator(Generator):
             extra=_Inputs(drawing, tensors, request.logprobs),
             priority=request.priority,
         )
+
+    def rest(self) -> None:
+        self._vocabulary.warm()
 
     def count(self, request: CountTokens) -> int:
         asked = Generate(
@@ -278,6 +279,9 @@ class _VisionDecoder:
                 results.append(RowFailed(uid, error))
         _, responses = self._generator.next()
         return results + [self._token(response) for response in responses]
+
+    def put_away(self) -> bool:
+        return False
 
     def keep_within(self, bytes_max: int) -> None:
         if self._memo is not None:

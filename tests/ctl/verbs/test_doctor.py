@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from daemon.wire import control as c
 from tests.ctl.conftest import Ctl
@@ -93,6 +95,37 @@ def break_it(name: str, home: Path) -> None:
             log.write_text(LINE * 500)
         case "models":
             (home / "config.toml").write_text('[models.mine]\npath = "/not/there"\n')
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "verdict", "said"),
+    [
+        (200, {"status": "ok"}, "ok", "says ok"),
+        (200, {"status": "read_only"}, "warning", "says read_only"),
+        (503, {}, "warning", "says status 503"),
+    ],
+)
+async def test_the_bridge_is_asked(
+    mlxctl: Ctl, status: int, body: dict[str, str], verdict: str, said: str
+) -> None:
+    async def health(_request: web.Request) -> web.Response:
+        return web.json_response(body, status=status)
+
+    app = web.Application()
+    app.router.add_get("/healthz", health)
+    async with TestServer(app) as server:
+        write_config(mlxctl, f"[http]\nport = {server.port}\n")
+        _, checks = await found(mlxctl)
+
+    assert checks["bridge"][0]["verdict"] == verdict
+    assert checks["bridge"][0]["said"].endswith(said)
+
+
+async def test_a_bridge_on_a_free_port_cannot_be_asked(mlxctl: Ctl) -> None:
+    write_config(mlxctl, "[http]\nport = 0\n")
+    _, checks = await found(mlxctl)
+
+    assert checks["bridge"][0]["verdict"] == "skipped"
 
 
 async def test_the_list_of_what_only_a_mac_can_show(mlxctl: Ctl) -> None:

@@ -11,6 +11,7 @@ import pytest
 from anyio.streams.text import TextReceiveStream
 
 from tests.ctl.conftest import Ctl
+from tests.ctl.terminal import SHOWN, open_terminal
 from tests.fakes.hub import FakeHub, Repo, blob, open_fake_hub
 
 pytestmark = pytest.mark.anyio
@@ -222,6 +223,47 @@ async def test_progress_for_programs(mlxctl: Ctl, hub: FakeHub) -> None:
         "done_bytes": len(WEIGHTS),
         "total_bytes": len(WEIGHTS),
     }
+
+
+async def test_a_disk_that_refuses_is_told_and_what_has_come_is_kept(
+    mlxctl: Ctl, hub: FakeHub
+) -> None:
+    bounded = 'ulimit -f 4000 && exec "$@"'  # files of at most 4000 blocks of 512 bytes
+    done = await anyio.run_process(
+        ["sh", "-c", bounded, "sh", *mlxctl.argv("pull", NAME)], env=mlxctl.environ(), check=False
+    )
+
+    part = cache(mlxctl) / "blobs" / f"{blob(WEIGHTS)}.mlxctl.incomplete"
+    assert done.returncode == 1
+    assert done.stderr.decode() == (
+        f"mlxctl: cannot write to {cache(mlxctl)}: File too large\n"
+        "  hint: what has come is kept; mend that, then: mlxctl pull org/tiny\n"
+    )
+    assert part.stat().st_size > 1_000_000
+    ended = await mlxctl("pull", NAME)
+    assert ended.code == 0, ended.err
+
+
+async def test_a_terminal_sees_bars_and_gets_its_cursor_back(mlxctl: Ctl, hub: FakeHub) -> None:
+    hub.hold_after = 2_000_000
+    async with open_terminal(mlxctl, "pull", NAME) as terminal:
+        await terminal.until("model.safetensors ━")
+        await terminal.until("1.8/5.1 MB")
+        terminal.type("\x03")
+        assert await terminal.end() == 130
+        assert SHOWN in terminal.text
+        assert "interrupted; what has come is kept" in terminal.text
+
+
+async def test_many_files_share_one_bar(mlxctl: Ctl, hub: FakeHub) -> None:
+    shards = {f"model-{n}.safetensors": bytes([n]) * 4_000_000 for n in range(9)}
+    hub.repos["org/many"] = Repo({"config.json": b"{}", **shards})
+    hub.hold_after = 1_000_000
+    async with open_terminal(mlxctl, "pull", "org/many") as terminal:
+        await terminal.until("9 large files ━")
+        hub.release.set()
+        assert await terminal.end() == 0
+        assert "org/many is on disk: 36.0 MB in 10 files" in terminal.text
 
 
 async def test_one_pull_at_a_time(mlxctl: Ctl, hub: FakeHub) -> None:

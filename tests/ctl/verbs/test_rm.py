@@ -7,6 +7,7 @@ import pytest
 
 from daemon.wire import control as c
 from tests.ctl.conftest import Ctl
+from tests.ctl.terminal import open_terminal
 from tests.ctl.views import known, resident, status
 from tests.fakes.control import Part, open_scripted_control, says
 
@@ -54,6 +55,18 @@ async def test_an_unknown_revision(mlxctl: Ctl) -> None:
 
     assert ended.code == 4
     assert "'v9' is not one revision of org/tiny on this disk; there are aaaaaaaaaaaa" in ended.err
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 130), ("\x03", 130)])
+async def test_somebody_is_asked(mlxctl: Ctl, answer: str, code: int) -> None:
+    folder = cached(mlxctl, **{"a" * 40: b"x" * 3_000_000})
+    async with open_terminal(mlxctl, "rm", NAME) as terminal:
+        await terminal.until("Remove org/tiny (3.00 MB) from ")
+        await terminal.until("[y/N]: ")
+        terminal.type(answer if answer == "\x03" else f"{answer}\n")
+        assert await terminal.end() == code
+
+    assert folder.exists() is (code != 0)
 
 
 async def test_nobody_to_ask(mlxctl: Ctl) -> None:

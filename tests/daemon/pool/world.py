@@ -115,7 +115,9 @@ class World:
             self.tickets -= set(command.tickets)  # nothing is owed to them any more
         if isinstance(command, m.ReportDrained):
             self.drained.add(command.worker)
+        before = msgspec.msgpack.encode(self.pool)
         events = decide(self.pool, command, self.now_ms).events
+        assert msgspec.msgpack.encode(self.pool) == before, "a decision changed what it was given"
         if self.pool.read_only is not None and not isinstance(command, m.ReportLog):
             _check_unrecorded(command, events)
         for event in events:

@@ -9,15 +9,17 @@ from contextlib import asynccontextmanager
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import msgspec
 import pytest
 
 from daemon.app import Daemon
-from daemon.server import listener
+from daemon.pool import messages as m
+from daemon.server import listener, session
 from daemon.wire import control as c
 from daemon.wire.client import Control, open_control
 from daemon.wire.errors import Code, MlxdError
-from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX
+from daemon.wire.framing import CONTROL_FRAME_BYTES_MAX, encode_frame
 from daemon.wire.locks import AlreadyRunning
 from daemon.wire.paths import Home
 from daemon.wire.streams import FrameStream, connect_unix
@@ -289,3 +291,73 @@ async def test_running_out_of_descriptors_only_delays_a_connection() -> None:
                 resource.setrlimit(resource.RLIMIT_NOFILE, before)
         async with client(home) as control:
             assert (await control.status()).pid == os.getpid()
+
+
+async def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "UNREAD_BYTES_MAX", 1 << 20)
+    async with daemon_at_home() as (home, _), client(home) as other:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as deaf:
+            deaf.settimeout(10)
+            deaf.connect(str(home.control_socket))
+            deaf.sendall(encode_frame(HELLO))
+            asked = b"".join(encode_frame(c.GetStatus(id=n)) for n in range(1, 1000))
+
+            def ask_on() -> None:
+                for _ in range(100):
+                    deaf.sendall(asked)
+
+            with pytest.raises(ConnectionError):
+                await anyio.to_thread.run_sync(ask_on)
+        assert (await other.status()).pid == os.getpid()
+
+
+async def test_what_cannot_be_asked_of_a_resident_is_refused_without_a_trace() -> None:
+    async with daemon_at_home() as (home, daemon), client(home) as control:
+        name = "mlxd/glimpse"
+        options, _ = await daemon.catalog.options(name, ())
+        fake = fake_model(home, "parrot").model  # what a fake worker can load, under that key
+        model = msgspec.structs.replace(options[0].model, kind="fake", path=fake.path)
+        await Asker(daemon).load(m.Option(model=model))
+        for _ in range(3):
+            with pytest.raises(MlxdError, match="deadline_ms"):
+                await control.acquire(name, deadline_ms=-1)
+        assert daemon.kernel._asked == {}
+        async with control.lease(name) as granted:
+            assert granted.worker == "w1"
+
+
+async def test_many_requests_in_flight_on_one_connection() -> None:
+    async with daemon_at_home() as (home, _), raw(home) as frames:
+        await greeted(frames)
+        for number in range(1, 601):
+            await frames.send(c.ListModels(id=number))
+        answers = [await heard(frames) for _ in range(600)]
+        assert {type(answer) for answer in answers} == {c.ModelsView}
+
+
+async def test_a_request_that_is_cancelled_at_once_is_answered_once() -> None:
+    async with daemon_at_home() as (home, _), raw(home) as frames:
+        await greeted(frames)
+        await frames.send_encoded(
+            encode_frame(c.ListModels(id=1))
+            + encode_frame(c.CancelRequest(id=2, target=1))
+            + encode_frame(c.ListModels(id=3))
+        )
+        answers = [await heard(frames) for _ in range(3)]
+        assert [(type(a), getattr(a, "id", 0)) for a in answers] == [
+            (c.Failed, 1),
+            (c.Cancelled, 2),
+            (c.ModelsView, 3),
+        ]
+
+
+async def test_an_answer_that_fits_no_frame_ends_one_request_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "CONTROL_FRAME_BYTES_MAX", 300)
+    async with daemon_at_home() as (home, daemon), client(home) as control:
+        with pytest.raises(MlxdError, match="over the bound of 300") as caught:
+            await control.models()
+        assert caught.value.code is Code.INTERNAL
+        await control.unpin("mlxd/glimpse")
+        assert daemon.kernel.pool.slots == {}

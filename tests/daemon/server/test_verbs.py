@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from daemon.pool import messages as m
-from daemon.server.verbs import ModelVerb, command_of, milliseconds
+from daemon.server.verbs import ModelVerb, asked_idle, command_of, milliseconds
 from daemon.wire import control as c
 from daemon.wire.errors import Code, MlxdError
 
@@ -35,3 +35,10 @@ def test_a_time_to_live_that_is_none_is_refused(ttl_s: float) -> None:
         milliseconds(ttl_s)
     assert caught.value.code is Code.INVALID_REQUEST
     assert caught.value.fault.field == "ttl_s"
+
+
+@pytest.mark.parametrize(
+    ("ttl_s", "asked"), [(None, None), ("never", "never"), (0.0, 0), (1.5, 1500)]
+)
+def test_an_idle_time_may_be_left_out_or_never_end(ttl_s: c.Ttl, asked: m.AskedIdle) -> None:
+    assert asked_idle(ttl_s) == asked

@@ -2,9 +2,11 @@
 
 from msgspec.structs import replace
 
+from daemon.pool import messages as m
 from daemon.pool.state import Limits, Pool, Residue, Spare
 from daemon.server.views import Facts, status_view
 from daemon.wire.control import StatusView
+from tests.daemon.pool.world import GB, World, option
 
 FACTS = Facts(version="1", pid=1, started_at_ms=0, home="/h", memory_total_bytes=10**10)
 POOL = Pool(limits=Limits(budget_bytes=10**10))
@@ -38,3 +40,30 @@ def test_what_is_not_well_is_said_with_what_follows() -> None:
         assert words in said
     assert "3.00 GB" in said or "3 GB" in said
     assert view(pool).budget_bytes == 7 * 10**9
+
+
+def test_conditions_are_fields_too() -> None:
+    shown = view(POOL)
+    assert (shown.pressure, shown.safe_mode) == ("none", False)
+    shown = view(replace(POOL, pressure="soft", safe_mode_since_ms=5))
+    assert (shown.pressure, shown.safe_mode) == ("soft", True)
+
+
+def test_the_speed_of_a_model_and_the_place_of_a_request_are_shown() -> None:
+    world = World(Limits(budget_bytes=10 * GB))
+    world.do(m.Load(ticket=world.ticket(), client="mlxctl", options=(option(3),)))
+    world.do(m.ReportReady(worker="w1", measured_bytes=0, load_ms=1, context_tokens=1))
+    world.do(m.ReportRunning(worker="w1", running=1))
+    world.do(m.ReportSpeed(worker="w1", tokens_per_s=61.44))
+    acquire = m.Acquire(
+        ticket=world.ticket(),
+        client="app",
+        options=(option(2),),
+        deadline_at_ms=world.now_ms + 60_000,
+        priority=4,
+    )
+    world.do(acquire)
+
+    shown = view(world.pool)
+    assert [(one.name, one.tokens_per_s) for one in shown.models] == [("m3", 61.4)]
+    assert [(waiting.model, waiting.priority) for waiting in shown.queue] == [("m2", 4)]

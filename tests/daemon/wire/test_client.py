@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import anyio
-import anyio.lowlevel
 import pytest
+from anyio.abc import TaskStatus
 
 from daemon.wire import control as c
-from daemon.wire.client import open_control
+from daemon.wire.client import Control, open_control
 from daemon.wire.errors import Code, MlxdError
-from tests.fakes.daemon import FakeModel, Report, open_fake_daemon, says
+from tests.fakes.daemon import FakeDaemon, FakeModel, Report, open_fake_daemon, says
 
 pytestmark = pytest.mark.anyio
 
@@ -48,16 +48,6 @@ async def test_more_requests_than_a_connection_takes_wait_their_turn(
         assert sorted(leases) == [f"lease-{number}" for number in range(1, 9)]
 
 
-async def test_a_lease_is_given_back_without_waiting_for_the_answer(folder: Path) -> None:
-    async with open_fake_daemon(folder, FakeModel("m", says())) as fake:
-        async with open_control(fake.control_socket, "test") as control:
-            async with control.lease("m"):
-                fake.silent = True
-            fake.silent = False
-            await fake.ledger.wait_for("grant lease-1")
-        await fake.ledger.wait_for("disconnect")
-
-
 async def test_who_leaves_while_waiting_withdraws(folder: Path) -> None:
     gate = Gate()
     async with (
@@ -93,22 +83,29 @@ async def test_a_grant_that_comes_as_its_asker_leaves_is_given_back(folder: Path
 
 async def test_a_daemon_that_goes_away_ends_every_wait(folder: Path) -> None:
     codes: list[Code] = []
-    async with open_fake_daemon(folder, FakeModel("m", says(), load=Gate())) as fake:
-        stack = open_control(fake.control_socket, "test")
-        control = await stack.__aenter__()
+    killed = anyio.CancelScope()
 
-        async def ask() -> None:
-            with pytest.raises(MlxdError) as caught:
-                await control.acquire("m")
-            codes.append(caught.value.code)
+    async def serve(task_status: TaskStatus[FakeDaemon]) -> None:
+        model = FakeModel("m", says(), load=Gate())
+        with killed:
+            async with open_fake_daemon(folder, model) as fake:
+                task_status.started(fake)
+                await anyio.sleep_forever()
 
-        async with anyio.create_task_group() as tasks:
-            for _ in range(3):
-                tasks.start_soon(ask)
-            await fake.ledger.wait_for("acquire m", times=3)
-            fake.hang_up()
-        assert codes == [Code.NO_DAEMON] * 3
-        assert not control.connected
-        with pytest.raises(MlxdError):
-            await control.status()
-        await stack.__aexit__(None, None, None)
+    async def ask(control: Control) -> None:
+        with pytest.raises(MlxdError) as caught:
+            await control.acquire("m")
+        codes.append(caught.value.code)
+
+    async with anyio.create_task_group() as tasks:
+        fake: FakeDaemon = await tasks.start(serve)
+        async with open_control(fake.control_socket, "test") as control:
+            async with anyio.create_task_group() as asking:
+                for _ in range(3):
+                    asking.start_soon(ask, control)
+                await fake.ledger.wait_for("acquire m", times=3)
+                killed.cancel()
+            assert codes == [Code.NO_DAEMON] * 3
+            assert not control.connected
+            with pytest.raises(MlxdError):
+                await control.status()

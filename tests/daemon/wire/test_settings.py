@@ -73,6 +73,7 @@ def test_every_key() -> None:
     [worker]
     env = {LD_PRELOAD = "/x.so"}
     spare = true
+    prefix_disk_bytes = "2G"
     [safety]
     crashes_max = 2
     unclean_starts_max = 9
@@ -90,7 +91,8 @@ def test_every_key() -> None:
                  "allowed_hosts": ["box.local"], "allowed_origins": ["https://chat.example.org"],
                  "body_bytes_max": 10_000_000},
         "log": {"sync": False},
-        "worker": {"env": {"LD_PRELOAD": "/x.so"}, "spare": True},
+        "worker": {"env": {"LD_PRELOAD": "/x.so"}, "spare": True,
+                   "prefix_disk_bytes": 2_000_000_000},
         "safety": {"crashes_max": 2, "unclean_starts_max": 9, "window_s": 3600.0},
     }  # fmt: skip
     assert settings.model("org/a").pin

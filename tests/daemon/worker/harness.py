@@ -21,6 +21,7 @@ from daemon.wire.data import (
     Ready,
     Sampling,
     WorkAnswer,
+    Written,
 )
 from daemon.wire.framing import DATA_FRAME_BYTES_MAX, FrameReader, encode_frame
 
@@ -75,9 +76,12 @@ class Link(Connection):
     """The daemon's connection."""
 
     def report(self) -> Any:
-        """The next report; None at the end."""
-        payload = self.payload()
-        return None if payload is None else _REPORT.decode(payload)
+        """The next report but how fast it writes, which comes when it comes; None at the end."""
+        while (payload := self.payload()) is not None:
+            report = _REPORT.decode(payload)
+            if not isinstance(report, Written):
+                return report
+        return None
 
     def until(self, kind: type[Any]) -> Any:
         """The next report of this kind; those before it are dropped."""

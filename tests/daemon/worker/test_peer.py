@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterator
 
 import anyio
+import anyio.to_thread
 import msgspec
 import pytest
 
@@ -98,3 +99,20 @@ async def test_a_peer_that_went_away_breaks_nothing(ends: tuple[Peer, socket.soc
     assert await peer.receive() is None
     await peer.drain()
     await peer.flush_forever()
+
+
+async def test_frames_sent_together_leave_in_order_however_much_is_read(
+    ends: tuple[Peer, socket.socket],
+) -> None:
+    peer, theirs = ends
+    texts = ["a", "b" * 300_000, "c"]
+    messages = [Delta(text=text) for text in texts]
+    assert peer.send(*messages)
+    whole = b"".join(map(encode_frame, messages))
+    received = b""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(peer.flush_forever)
+        while len(received) < len(whole):
+            received += await anyio.to_thread.run_sync(theirs.recv, 1 << 16)
+        tasks.cancel_scope.cancel()
+    assert received == whole

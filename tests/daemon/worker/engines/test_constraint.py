@@ -245,6 +245,7 @@ def test_a_warmed_vocabulary_is_made_once_and_in_another_thread(tokenizer: Any) 
 
     vocabulary = Watched(tokenizer, SIZE)
     vocabulary.warm()
+    vocabulary.warm()
     for thread in threading.enumerate():
         if thread.name == "vocabulary":
             thread.join()

@@ -54,6 +54,9 @@ class NoDecoder:
     def next(self) -> list[Token]:
         raise NotImplementedError
 
+    def put_away(self) -> bool:
+        return False
+
     def keep_within(self, bytes_max: int) -> None:
         """Nothing is kept."""
 
