@@ -91,6 +91,8 @@ bench: $(READY)  ## side by side with the raw libraries, ratios in one run
 sim: $(READY)  ## one simulation: make sim SEED=7 STEPS=100000
 	@$(PYTHON) -m tests.sim --seed $(SEED) --steps $(STEPS)
 
-lock: $(READY)  ## renew requirements.lock from pyproject.toml
+lock: $(READY)  ## renew the hashed locks: ours, and that of the tests' clients
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
 	  --group dev pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-header \
+	  tests/e2e/clients/requirements.in -o tests/e2e/clients/requirements.lock

@@ -16,7 +16,6 @@ import msgspec
 from daemon.wire.errors import Code, MlxdError
 
 ALLOWED: Final = (
-    "*",
     "*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt", "*.md", "LICENSE*",
 )  # fmt: skip
 """Weights that hold no code, what describes them, and tokenizers. Never pickles."""

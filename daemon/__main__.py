@@ -1,5 +1,8 @@
 """``mlxd``: run the daemon."""
 
+from daemon.wire import lean  # noqa: F401 - before anything loads structlog
+
+# isort: split
 import json
 import os
 import sys

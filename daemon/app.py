@@ -200,6 +200,8 @@ async def _begin(daemon: Daemon, machine: Machine, report: OpenReport) -> None:
         m.Cause(command="start", pid=os.getpid()),
     )
     await daemon.supervisor.adopt(left, left.generation + 1)
+    # What was found dead is so before anybody may ask.
+    await daemon.kernel.carry_out(m.Tick(), m.Cause(command="start"))
 
 
 async def _restore(daemon: Daemon, settings: Settings) -> None:

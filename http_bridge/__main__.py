@@ -1,5 +1,8 @@
 """``mlx-bridge``: the HTTP bridge as a program."""
 
+from daemon.wire import lean  # noqa: F401 - before anything loads structlog
+
+# isort: split
 import os
 import sys
 from collections.abc import Iterator

@@ -51,9 +51,9 @@ async def _after_a_reload(bench: Bench, name: str, folder: Path) -> Row:
     with running_service(bench, {name: folder}, disk_bytes=DISK_BYTES) as service:
         for _ in range(bench.rounds if name == "toy" else min(2, bench.rounds)):
             server = await service.loaded(name)
-            talk = _opening(bench, name)
+            before, talk = _blocks(service.home), _opening(bench, name)
             first = await server.ask(talk, 16)
-            await _written(service.home, first.said.prompt_tokens)
+            await _written(service.home, before, first.said.prompt_tokens)
             async with service.control() as control:
                 await control.unload(name)
             server = await service.loaded(name)
@@ -72,11 +72,14 @@ async def _after_a_reload(bench: Bench, name: str, folder: Path) -> Row:
     )
 
 
-async def _written(home: Path, tokens: int) -> None:
+async def _written(home: Path, before: set[str], tokens: int) -> None:
     """Wait until the worker has put a prompt of so many tokens on disk."""
-    folder = home / "cache" / "prefix"
-    while not any(int(f.name.split("-")[1]) >= tokens for f in folder.glob("*/*-*-*-*")):  # noqa: ASYNC110
+    while not any(int(name.split("-")[1]) >= tokens for name in _blocks(home) - before):
         await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _blocks(home: Path) -> set[str]:
+    return {file.name for file in (home / "cache" / "prefix").glob("*/*-*-*-*")}
 
 
 def _opening(bench: Bench, name: str) -> list[dict[str, str]]:

@@ -27,7 +27,7 @@ Examples:
 """
 _DETACH_EPILOG = """\b
 Examples:
-  mlxctl detach && mlxd                   a new daemon takes over what the old one had
+  mlxctl detach && mlxd           a new daemon takes over what the old one had
   mlxctl detach --json
 
 Running requests go on. The workers wait ten minutes for the next daemon, then they end.

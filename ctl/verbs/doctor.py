@@ -9,7 +9,7 @@ _EPILOG = """\b
 Examples:
   mlxctl doctor
   mlxctl doctor --json | jq '.checks[] | select(.verdict != "ok")'
-  mlxctl doctor --selftest                what only a Mac can show, tried on this machine
+  mlxctl doctor --selftest     what only a Mac can show, tried on this machine
 
 Nothing is changed. A worker process is really started, and every line of the event log is
 read. Exit code 1: something is broken. --selftest starts a daemon of its own in a folder that

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 _LOAD_EPILOG = """\b
 Examples:
   mlxctl load mlxd/glimpse
-  mlxctl load mlxd/glimpse --ttl 10m      or "--ttl never"
-  mlxctl load ./my-model                  registered as "my-model"
+  mlxctl load mlxd/glimpse --ttl 10m     or "--ttl never"
+  mlxctl load ./my-model                 registered as "my-model"
   mlxctl load ./my-model --name tuned --pin
   mlxctl load big-model --timeout 5m --progress json --json
-  mlxctl load big-model --estimate        the arithmetic, and what would happen
+  mlxctl load big-model --estimate       the arithmetic, and what would happen
 
 MODEL is a name from 'mlxctl models', or a folder if it begins with "/", "./", "../" or "~".
 Ctrl-C withdraws the request; a load that nobody else waits for ends with it.

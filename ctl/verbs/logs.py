@@ -19,7 +19,7 @@ Examples:
   mlxctl logs                             the daemon
   mlxctl logs -f                          and what comes
   mlxctl logs bridge -n 200
-  mlxctl logs worker my-model             by its model, or by its name as in 'mlxctl events'
+  mlxctl logs worker my-model             by its model, or its own name
 
 This is what programs say about their work. What happened to models, and why, is in
 'mlxctl events' and 'mlxctl why'. No log holds prompts or answers.

@@ -18,7 +18,7 @@ Examples:
   mlxctl run mlxd/glimpse Compare these --image a.png --image b.png
   git diff | mlxctl run my-model --system "Write a commit message." -
   mlxctl run my-model "Why is the sky blue?" --temperature 0 --seed 7 --stats
-  mlxctl run my-model                     a chat; /help there lists its commands
+  mlxctl run my-model                   a chat; /help there lists its commands
 
 Several words make one prompt. "-" takes the prompt from stdin. Pictures stand before the
 text, in the order given. The model is loaded if need be. Ctrl-C stops the answer.

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 _EPILOG = """\b
 Examples:
-  mlxctl service install                  start now, and at every login
-  mlxctl service install --dry-run        only show what would be written and run
+  mlxctl service install               start now, and at every login
+  mlxctl service install --dry-run     only show what would be written and run
   mlxctl service status --json
-  mlxctl service restart                  after an upgrade; models stay in memory
-  mlxctl service uninstall                keeps config.toml, the event log and the logs
+  mlxctl service restart               after an upgrade; models stay in memory
+  mlxctl service uninstall             keeps settings and all logs
 
 Models of the Hugging Face cache are never removed. docs/service.md has the details.
 """

@@ -11,7 +11,7 @@ from daemon.wire import control as c
 _EPILOG = """\b
 Examples:
   mlxctl top
-  mlxctl top --json | jq .committed_bytes     a line at each change, at most one a second
+  mlxctl top --json | jq .committed_bytes     a line at each change
 
 Keys: up and down choose a model, u unloads it, p pins it or takes the pin away, w tells why it
 is there, q quits.

@@ -407,7 +407,7 @@ class ResidentModel(msgspec.Struct, frozen=True, kw_only=True):
     last_used_at_ms: int | None
     expires_at_ms: int | None
     tokens_per_s: float = 0.0
-    """Completion tokens while it worked, over its last minute of work at most."""
+    """Completion tokens, over the last ten seconds in which it wrote any."""
 
 
 class QueuedRequest(msgspec.Struct, frozen=True, kw_only=True):

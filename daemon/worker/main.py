@@ -3,9 +3,7 @@
 Lock, socket, ``ready``: only then anything that takes long is imported. After that line
 standard output is standard error, because the MLX libraries print.
 
-A spare does it the other way round: it imports everything, and waits for the line on its
-standard input that says which worker it is from now on. It ends with the daemon that started
-it, which is when that input ends.
+A spare does it the other way round: see :mod:`daemon.worker.spare`.
 """
 
 import argparse
@@ -13,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -23,16 +21,10 @@ from daemon.worker.claim import AlreadyRunning, Claim, claim
 from daemon.worker.engines.base import Registry
 from daemon.worker.inbox import Inbox, Terminate
 from daemon.worker.priority import in_background
-
-ImportLibraries = Callable[[bool], None]
-"""Imports what takes longest, ahead of need; True where any kind of model may come."""
+from daemon.worker.spare import ImportLibraries, wait_for_name
 
 EXIT_TAKEN: Final = 73
 """Another process holds the worker's lock (EX_CANTCREAT, as for a second daemon)."""
-
-_LOGS: Final = "daemon.wire.logs"
-_SERVING: Final = ("daemon.worker.runner", "daemon.worker.serving")
-"""Imported late: structlog and anyio take longer than everything before "ready"."""
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
@@ -57,7 +49,7 @@ def main(argv: Sequence[str], registry: Registry, import_libraries: ImportLibrar
         return 0
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if arguments.spare:
-        arguments.worker = _become(import_libraries, arguments.log_level)
+        arguments.worker = wait_for_name(import_libraries, arguments.log_level)
         if not arguments.worker:
             return 0
     inbox = Inbox()
@@ -73,21 +65,6 @@ def main(argv: Sequence[str], registry: Registry, import_libraries: ImportLibrar
         return _serve(arguments, registry, import_libraries, inbox, claimed)
     finally:
         claimed.release()
-
-
-def _become(import_libraries: ImportLibraries, log_level: str) -> str:
-    """Wait as a spare; gives the id of the worker to be, or "" if none is wanted any more."""
-    out = os.dup(1)
-    os.dup2(2, 1)
-    in_background(partial(import_libraries, True))
-    for module in _SERVING:
-        import_module(module)
-    import_module(_LOGS).set_up_logging(log_level, worker="")
-    import_module("structlog").get_logger().info("spare.waiting")
-    worker = sys.stdin.readline().strip()
-    os.dup2(out, 1)
-    os.close(out)
-    return worker
 
 
 def leave(code: int) -> NoReturn:
@@ -108,7 +85,7 @@ def _serve(
     inbox: Inbox,
     claimed: Claim,
 ) -> int:
-    # Late: see _SERVING.
+    # Imported here: structlog and anyio take longer than everything before "ready".
     from daemon.wire.logs import set_up_logging  # noqa: PLC0415
     from daemon.worker.runner import Runner  # noqa: PLC0415
     from daemon.worker.serving import Sockets  # noqa: PLC0415

@@ -49,6 +49,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "daemon/server/views.py": "tests/e2e/test_mlxctl_e2e.py",
     "daemon/wire/errors.py": "tests/architecture/test_error_codes.py",
     "daemon/wire/framing.py": "tests/daemon/worker/test_peer.py",
+    "daemon/worker/engines/__init__.py": REAL,
     "daemon/worker/engines/generating.py": REAL,
     "daemon/worker/engines/text.py": REAL,
     "daemon/worker/engines/vision.py": REAL,
@@ -56,6 +57,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "daemon/worker/inbox.py": "tests/daemon/worker/test_runner.py",
     "daemon/worker/main.py": WORKER,
     "daemon/worker/serving.py": WORKER,
+    "daemon/worker/spare.py": WORKER,
     "http_bridge/__main__.py": "as a process in tests/e2e/conftest.py and by all that uses it",
     "http_bridge/openai_common.py": "tests/http_bridge/test_openai_chat.py",
     "http_bridge/openai_reply.py": (

@@ -43,5 +43,11 @@ def test_the_check_sees_a_library_that_is_loaded() -> None:
     assert "mlx" in loaded_by("mlx.core")
 
 
+@pytest.mark.parametrize("module", ["daemon.__main__", "http_bridge.__main__"])
+def test_programs_without_a_terminal_do_not_load_what_draws_on_one(module: str) -> None:
+    """rich is 5 MB, and a quarter of the daemon's start."""
+    assert loaded_by(module) & {"rich", "pygments"} == set()
+
+
 def test_the_wire_needs_neither_http_nor_a_terminal_library() -> None:
     assert loaded_by("daemon.wire.client") & {"aiohttp", "rich", "click", "structlog"} == set()

@@ -21,8 +21,9 @@ def called(*arguments: str) -> tuple[int, str, str]:
 @pytest.mark.parametrize("verb", sorted(VERBS))
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_every_verb_has_help_with_examples(
-    verb: str, flag: str, capsys: pytest.CaptureFixture[str]
+    verb: str, flag: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     code, _, err = called(verb, flag)
     shown = capsys.readouterr().out
 
@@ -30,6 +31,7 @@ def test_every_verb_has_help_with_examples(
     assert shown.startswith(f"Usage: mlxctl {verb}")
     assert "Example" in shown
     assert "--json" in shown
+    assert max(map(len, shown.splitlines())) <= 80, "the usual terminal"
 
 
 def test_help_lists_every_verb_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ the tool because they have to, and then say what they can.
 """
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,11 @@ def model(service: Service, request: pytest.FixtureRequest) -> Iterator[str]:
 
 def told(command: list[str], folder: Path) -> dict[str, Any]:
     """What a program says on its last line."""
-    quiet = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    quiet = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    }
     ran = subprocess.run(
         command, check=False, cwd=folder, env=quiet, capture_output=True, text=True, timeout=300
     )

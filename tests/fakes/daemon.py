@@ -5,7 +5,7 @@ of the test, and everything that a client did is in the ledger, which can be wai
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -213,14 +213,15 @@ class FakeDaemon:
     async def _answer(
         self, frames: FrameStream, request: c.ControlRequest, scope: anyio.CancelScope
     ) -> None:
-        with scope:
-            try:
-                await frames.send(await self._reply(frames, request))
-            except MlxdError as error:
-                await frames.send(c.Failed(id=request.id, fault=error.fault))
-        if scope.cancelled_caught:
-            withdrawn = Fault(code=Code.CANCELLED, message="withdrawn")
-            await frames.send(c.Failed(id=request.id, fault=withdrawn))
+        with suppress(*_GONE):  # who gives a lease back does not stay for the answer
+            with scope:
+                try:
+                    await frames.send(await self._reply(frames, request))
+                except MlxdError as error:
+                    await frames.send(c.Failed(id=request.id, fault=error.fault))
+            if scope.cancelled_caught:
+                withdrawn = Fault(code=Code.CANCELLED, message="withdrawn")
+                await frames.send(c.Failed(id=request.id, fault=withdrawn))
 
     async def _reply(self, frames: FrameStream, request: c.ControlRequest) -> c.Answer:
         match request:

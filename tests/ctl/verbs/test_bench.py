@@ -41,6 +41,8 @@ async def test_alone_and_several_at_once_with_new_prompts(mlxctl: Ctl) -> None:
     assert shape["figures"][0]["prefill_tokens_per_s"] == 1600.0
     assert shape["figures"][1]["prompt_tokens"] == 100
     assert shape["figures"][1]["completion_tokens"] == 3
+    assert len(daemon.requests) == 18
+    assert [request.max_tokens for request in daemon.requests[:9]] == [8, *[9] * 8], "a warm-up"
     prompts = [request.prompt for request in daemon.requests[:9]]
     assert len(set(prompts)) == 9, "one to warm up, 2 alone, 2 times 3 together, all new"
     assert {len(str(prompt).split()) for prompt in prompts} == {7}

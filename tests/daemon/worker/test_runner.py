@@ -228,3 +228,59 @@ def test_what_was_written_is_told_once_nothing_runs(
     assert loaded(inbox, posts, folder, ask(1, 4), ask(2, 6), RETIRE).run() == 0
     told = [report.tokens for report in posts.reports if isinstance(report, Written)]
     assert told[-1] == 10
+
+
+class TidyEngine(FakeEngine):
+    """Has so many pieces of work that can wait; says when each was done."""
+
+    def __init__(self, pieces: int, done: Callable[[int], None]) -> None:
+        super().__init__()
+        self._left = pieces
+        self._done = done
+
+    def put_away(self) -> bool:
+        assert not self.busy, "a request runs"
+        self._left -= 1
+        self._done(self._left)
+        return self._left > 0
+
+
+def tidying(
+    inbox: Inbox, posts: Posts, folder: Path, pieces: int, done: Callable[[int], None]
+) -> Runner:
+    """Loaded, one request answered; time passes at every look at the clock."""
+    moments = iter(range(1_000_000))
+    loaded(inbox, posts, folder, ask(1, 3))
+    return Runner(
+        "1",
+        {"fake": lambda: TidyEngine(pieces, done)},
+        inbox,
+        posts,
+        monotonic_s=lambda: next(moments) / 10,
+    )
+
+
+def test_what_can_wait_is_done_once_nothing_runs(inbox: Inbox, posts: Posts, folder: Path) -> None:
+    left: list[int] = []
+
+    def done(pieces: int) -> None:
+        left.append(pieces)
+        if pieces == 0:
+            inbox.put(RETIRE)
+
+    assert tidying(inbox, posts, folder, 3, done).run() == 0
+    assert left == [2, 1, 0], "and nothing more at the end"
+
+
+def test_at_its_end_a_worker_does_not_tidy_up_for_long(
+    inbox: Inbox, posts: Posts, folder: Path
+) -> None:
+    left: list[int] = []
+
+    def done(pieces: int) -> None:
+        if not left:
+            inbox.put(RETIRE)
+        left.append(pieces)
+
+    assert tidying(inbox, posts, folder, 1_000, done).run() == 0
+    assert 2 <= len(left) <= 10
