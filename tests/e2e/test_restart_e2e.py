@@ -137,7 +137,6 @@ def test_three_short_runs_mean_safe_mode_until_a_person_clears_it(home: Service)
         assert home.status().safe_mode
         assert not home.status().models, "nothing is preloaded"
         anyio.run(lambda: load(home, BUNDLED))
-        print([(e.get("type"), e.get("reason"), e.get("message"), e.get("ttl_ms")) for e in home.events()])
         assert resident(home).name == BUNDLED, "loads on demand go on"
         home.mlxctl("safe-mode", "clear")
         assert not home.status().safe_mode
