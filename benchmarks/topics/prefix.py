@@ -74,7 +74,7 @@ async def _after_a_reload(bench: Bench, name: str, folder: Path) -> Row:
 
 async def _written(home: Path, before: set[str], tokens: int) -> None:
     """Wait until the worker has put a prompt of so many tokens on disk."""
-    while not any(int(name.split("-")[1]) >= tokens for name in _blocks(home) - before):
+    while not any(int(name.split("-")[1]) >= tokens for name in _blocks(home) - before):  # noqa: ASYNC110
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
