@@ -1,14 +1,10 @@
 """Vision-language models, on mlx_vlm's continuous batching."""
 
 import os
-from collections import deque
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import mlx.core as mx
-import msgspec
 from mlx_lm.utils import load_tokenizer
-from mlx_vlm.generate import BatchGenerator
 from mlx_vlm.utils import load, prepare_inputs, should_add_special_tokens
 
 from daemon.wire.data import Begin, ChatMessage, CountTokens, Generate
@@ -23,30 +19,14 @@ from daemon.worker.engines.conversation import (
     template_messages,
     vocabulary,
 )
-from daemon.worker.engines.drawing import Drawing, make_drawing
+from daemon.worker.engines.drawing import make_drawing
 from daemon.worker.engines.folder import read_json
 from daemon.worker.engines.generating import GeneratingEngine, Generator
 from daemon.worker.engines.images import decode_images
-from daemon.worker.engines.logprobs import Recorder, read_scores
 from daemon.worker.engines.memo import TowerMemo
-from daemon.worker.engines.rows import Row, RowFailed, Token
-from daemon.worker.engines.sampling import GREEDY, forcing
+from daemon.worker.engines.rows import Row
+from daemon.worker.engines.visionbatch import VisionDecoder, VisionInputs
 from daemon.worker.engines.weights import read_weights
-
-PREFILL_TOKENS: Final = 512
-"""One prefill chunk, as for text models."""
-
-
-class _Inputs(msgspec.Struct, frozen=True):
-    """What a row needs besides its tokens.
-
-    Attributes:
-        tensors: The processor's output for pictures: pixel values, grids, …
-    """
-
-    drawing: Drawing
-    tensors: dict[str, Any]
-    logprobs: int | None = None
 
 
 class VisionEngine(GeneratingEngine):
@@ -99,6 +79,7 @@ class _VisionGenerator(Generator):
         self._memo = memo
         self._name = begin.name
         self._rows_max = max(1, begin.rows_max)
+        self._kept_bytes = begin.kv_bytes
         self._model = model
         self._processor = processor
         self._tokenizer = tokenizer
@@ -126,7 +107,7 @@ class _VisionGenerator(Generator):
                 call_id,
                 self._vocabulary.token_bytes,
             ),
-            extra=_Inputs(drawing, tensors, request.logprobs),
+            extra=VisionInputs(drawing, tensors, request.logprobs),
             priority=request.priority,
         )
 
@@ -143,8 +124,10 @@ class _VisionGenerator(Generator):
         check_request(asked, tools=calls_tools(self._tokenizer))
         return len(self._prompt(asked)[0])
 
-    def make_decoder(self) -> "_VisionDecoder":
-        return _VisionDecoder(self._model, self._processor, self._rows_max, self._memo)
+    def make_decoder(self) -> VisionDecoder:
+        return VisionDecoder(
+            self._model, self._processor, self._rows_max, self._memo, self._kept_bytes
+        )
 
     def _prompt(self, request: Generate) -> tuple[list[int], dict[str, Any]]:
         """The prompt's tokens and, if it has pictures, their tensors."""
@@ -218,121 +201,3 @@ def _picture_marks(processor: Any) -> tuple[str, ...]:
     names = ("boi_token", "image_token")
     found = [getattr(owner, name, None) for owner in (processor, tokenizer) for name in names]
     return tuple(dict.fromkeys(mark for mark in found if isinstance(mark, str) and mark))
-
-
-class _VisionDecoder:
-    """mlx_vlm's BatchGenerator, with a line of its own in front.
-
-    The library sorts its own line by length and would start short prompts first for ever;
-    here a row is handed over only when nothing is prefilled, in order of arrival. Its
-    pictures are encoded then, so that a step encodes the pictures of one request at most.
-
-    The library has one sampler for all rows. It is the greedy one, and a row that samples
-    draws its token in a logits processor, which is per row (:func:`forcing`).
-    """
-
-    def __init__(self, model: Any, processor: Any, rows_max: int, memo: TowerMemo | None) -> None:
-        self._model = model
-        self._memo = memo
-        self._line: deque[tuple[int, Row]] = deque()
-        self._uids = 0
-        self._inner: dict[int, int] = {}
-        self._outer: dict[int, int] = {}
-        self._rows: dict[int, Row] = {}
-        self._recorders: dict[int, Recorder] = {}
-        self._generator = BatchGenerator(
-            model.language_model,
-            processor,
-            sampler=GREEDY,
-            completion_batch_size=rows_max,
-            prefill_batch_size=1,
-            prefill_step_size=PREFILL_TOKENS,
-            compute_logprobs=False,
-        )
-
-    def defers(self, row: Row) -> bool:  # noqa: ARG002  (nothing is shared between rows)
-        return False
-
-    def insert(self, row: Row) -> int:
-        self._uids += 1
-        self._rows[self._uids] = row
-        self._line.append((self._uids, row))
-        return self._uids
-
-    def remove(self, uid: int) -> None:
-        self._forget(uid)
-        inner = self._inner.pop(uid, None)
-        if inner is None:
-            self._line = deque(entry for entry in self._line if entry[0] != uid)
-        else:
-            del self._outer[inner]
-            self._generator.remove(inner)
-
-    def next(self) -> list[Token | RowFailed]:
-        results: list[Token | RowFailed] = []
-        if self._line and not self._generator.has_pending_prompts:
-            uid, row = self._line.popleft()
-            try:
-                self._hand_over(uid, row)
-            except Exception as error:  # noqa: BLE001  (the row's own failure, reported as such)
-                self._forget(uid)
-                results.append(RowFailed(uid, error))
-        _, responses = self._generator.next()
-        return results + [self._token(response) for response in responses]
-
-    def put_away(self) -> bool:
-        return False
-
-    def keep_within(self, bytes_max: int) -> None:
-        if self._memo is not None:
-            self._memo.trim(bytes_max)
-
-    def close(self) -> None:
-        self._generator.close()
-
-    def _hand_over(self, uid: int, row: Row) -> None:
-        inputs: _Inputs = row.extra
-        tokens = row.prompt + row.decoded
-        sampler = inputs.drawing.sampler(len(row.decoded))
-        processors = inputs.drawing.processors()
-        if inputs.logprobs is not None:
-            recorder = self._recorders[uid] = Recorder()
-            processors.append(recorder)
-        if sampler is not GREEDY:
-            processors.append(forcing(sampler))
-        (inner,) = self._generator.insert(
-            [tokens],
-            max_tokens=[row.tokens_max - len(row.decoded)],
-            prompt_kwargs=[self._embed(tokens, inputs.tensors)],
-            logits_processors=[processors or None],
-        )
-        self._inner[uid] = inner
-        self._outer[inner] = uid
-
-    def _embed(self, tokens: list[int], tensors: dict[str, Any]) -> dict[str, Any]:
-        """Pictures and tokens as embeddings, and the positions that go with them."""
-        rest = {key: value for key, value in tensors.items() if key != "pixel_values"}
-        features = self._model.get_input_embeddings(
-            mx.array([tokens]), tensors.get("pixel_values"), mask=mx.ones((1, len(tokens))), **rest
-        )
-        embedded = {key: value for key, value in features.to_dict().items() if value is not None}
-        mx.eval([value for value in embedded.values() if isinstance(value, mx.array)])
-        return {**rest, **embedded}
-
-    def _token(self, response: Any) -> Token | RowFailed:
-        uid = self._outer[response.uid]
-        inputs: _Inputs = self._rows[uid].extra
-        scores = None
-        if inputs.logprobs is not None:
-            scores = read_scores(self._recorders[uid].next(), response.token, inputs.logprobs)
-        if response.finish_reason is not None:
-            del self._outer[response.uid], self._inner[uid]
-            self._forget(uid)
-        elif inputs.drawing.error:
-            self.remove(uid)
-            return RowFailed(uid, ValueError(inputs.drawing.error))
-        return Token(uid, response.token, response.finish_reason, scores)
-
-    def _forget(self, uid: int) -> None:
-        self._rows.pop(uid, None)
-        self._recorders.pop(uid, None)

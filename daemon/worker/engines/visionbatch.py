@@ -104,9 +104,7 @@ class _Batch(BatchGenerator):  # type: ignore[misc]
         generation.fed, generation.left = {}, self._left
         self._generation_batch = generation
 
-    def put_in(
-        self, prompt: _Prompt, found: Found, tokens_max: int, processors: list[Any]
-    ) -> int:
+    def put_in(self, prompt: _Prompt, found: Found, tokens_max: int, processors: list[Any]) -> int:
         """Add a row that begins behind what was found of it."""
         (uid,) = self.insert(
             [prompt.tokens],

@@ -8,13 +8,17 @@ with pictures before its language model sees them.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 from mlx_lm.models.cache import KVCache as KeptCache
+from mlx_vlm.generate.ar import (
+    _is_sequence_aligned_prompt_kwarg,
+    _slice_sequence_aligned_prompt_kwarg,
+)
 from mlx_vlm.models.cache import KVCache, make_prompt_cache
 
 from daemon.worker.engines.prefix import PrefixStore, make_store
@@ -63,21 +67,29 @@ def position_names(
     return [int(name) for name in names]
 
 
-def usable(names: Sequence[int], tokens: int, embedded: Mapping[str, Any]) -> bool:
-    """Whether a row can begin behind its first ``tokens`` positions."""
-    whole = embedded.keys() <= _GIVEN
-    return tokens > 0 and (whole or all(name >= 0 for name in names[tokens:]))
+def usable(names: Sequence[int], tokens: int, given: Collection[str]) -> bool:
+    """Whether a row can begin behind its first ``tokens`` positions.
+
+    Args:
+        given: Names of all that its language model is given.
+    """
+    return tokens > 0 and (
+        _AT_PICTURES.isdisjoint(given) or all(name >= 0 for name in names[tokens:])
+    )
 
 
-def rest_of(embedded: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+def rest_of(given: Mapping[str, Any], tokens: int) -> dict[str, Any]:
     """What the language model is given behind the first ``tokens`` positions.
 
     To be used where :func:`usable` says so.
     """
-    rest = {key: value for key, value in embedded.items() if key not in _AT_PICTURES}
-    rest["inputs_embeds"] = rest["inputs_embeds"][:, tokens:]
-    if "position_ids" in rest:
-        rest["position_ids"] = rest["position_ids"][..., tokens:]
+    length = given["inputs_embeds"].shape[1]
+    rest = {key: value for key, value in given.items() if key not in _AT_PICTURES}
+    for key, value in rest.items():
+        if key == "inputs_embeds":
+            rest[key] = value[:, tokens:]
+        elif isinstance(value, mx.array) and _is_sequence_aligned_prompt_kwarg(key, value, length):
+            rest[key] = _slice_sequence_aligned_prompt_kwarg(key, value, start=tokens)
     return rest
 
 
@@ -85,7 +97,7 @@ def warm_cache(kept: Sequence[Any]) -> list[Any]:
     """Caches of a store as the library's own, for a row to begin with."""
     caches = []
     for entry in kept:
-        cache = KVCache()  # type: ignore[no-untyped-call]
+        cache = KVCache()
         cache.keys, cache.values, cache.offset = entry.keys, entry.values, entry.offset
         caches.append(cache)
     return caches
@@ -96,7 +108,7 @@ def kept_cache(caches: Sequence[Any], row: int) -> list[Any]:
     kept = []
     for entry in caches:
         taken = entry.extract(row)
-        cache = KeptCache()  # type: ignore[no-untyped-call]
+        cache = KeptCache()
         cache.keys, cache.values, cache.offset = taken.keys, taken.values, taken.offset
         kept.append(cache)
     return kept

@@ -9,7 +9,7 @@ import pytest
 from daemon.wire.data import Done, Speak, Transcribe
 from daemon.wire.errors import Code, MlxdError
 from daemon.worker.engines import REGISTRY
-from daemon.worker.engines.sound import decode_sound, wav_file
+from daemon.worker.engines.sound import decode_sound
 from daemon.worker.engines.speech import PHONEMES_MAX, PIECE_PHONEMES, cut_phonemes
 from tests.contract.bench import begin
 from tests.contract.jobs import JobBench
@@ -83,14 +83,12 @@ def test_what_is_spoken_is_understood(kokoro: JobBench) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_an_mp3_lasts_as_long_as_what_is_spoken(kokoro: JobBench) -> None:
-    seconds = {}
-    for wanted in ("pcm", "mp3"):
-        request = Speak(lease="l", text=SENTENCE, voice="jf_alpha", format=wanted)
-        sound = b"".join(frame.data for frame in kokoro.whole(request).frames)
-        plain = wav_file(sound, 24000) if wanted == "pcm" else sound
-        seconds[wanted] = len(decode_sound(plain, 16000, "audio")) / 16000
-    assert seconds["mp3"] == pytest.approx(seconds["pcm"], abs=0.1)
+def test_an_mp3_is_heard(kokoro: JobBench) -> None:
+    request = Speak(lease="l", text=SENTENCE, voice="jf_alpha", format="mp3")
+    spoken = b"".join(frame.data for frame in kokoro.whole(request).frames)
+    samples = decode_sound(spoken, 16000, "audio")
+    assert 1.0 < len(samples) / 16000 < 4.0
+    assert abs(samples).max() > 0.05
 
 
 @pytest.mark.slow
