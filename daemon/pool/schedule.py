@@ -23,8 +23,10 @@ from daemon.pool.state import (
     Idle,
     Loading,
     Pool,
+    Slot,
     Stopping,
     Tenant,
+    has_asked_ttl,
 )
 from daemon.wire.errors import Code
 
@@ -111,7 +113,7 @@ def _meet_terms(draft: Draft, waiter: m.Waiter, slot: Idle | Busy) -> bool:
     they get it all the same: they asked for it to be there, and it is.
     """
     key, name = slot.tenant.model.key, slot.tenant.model.name
-    changes = _changed_terms(draft.pool, waiter, slot.tenant)
+    changes = _changed_terms(draft.pool, waiter, slot)
     if draft.pool.read_only is not None:
         return not changes
     for change in changes:
@@ -121,15 +123,13 @@ def _meet_terms(draft: Draft, waiter: m.Waiter, slot: Idle | Busy) -> bool:
     return True
 
 
-def _changed_terms(pool: Pool, waiter: m.Waiter, tenant: Tenant) -> list[m.ModelEvent]:
+def _changed_terms(pool: Pool, waiter: m.Waiter, slot: Slot) -> list[m.ModelEvent]:
     """Pin and TTL that a load asks for, as far as they are not so yet."""
-    key, name = tenant.model.key, tenant.model.name
+    key, name = slot.tenant.model.key, slot.tenant.model.name
     changes: list[m.ModelEvent] = []
     if waiter.pin and key not in pool.pins:
         changes.append(m.ModelPinned(key=key, model=name))
-    if waiter.ttl_ms is not None and (
-        idle_ms(waiter.ttl_ms) != tenant.ttl_ms or not tenant.ttl_asked
-    ):
+    if waiter.ttl_ms is not None and not has_asked_ttl(slot, idle_ms(waiter.ttl_ms)):
         ttl_ms = idle_ms(waiter.ttl_ms)
         changes.append(m.ModelTtlChanged(key=key, model=name, ttl_ms=ttl_ms))
     return changes
@@ -330,7 +330,7 @@ def _unrecorded(pool: Pool, waiter: m.Waiter) -> bool:
     slot = pool.slots.get(waiter.option.model.key)
     if not isinstance(slot, Loading | Idle | Busy):
         return False
-    return waiter.lease or not _changed_terms(pool, waiter, slot.tenant)
+    return waiter.lease or not _changed_terms(pool, waiter, slot)
 
 
 def read_only_message(pool: Pool) -> str:

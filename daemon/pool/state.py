@@ -341,6 +341,12 @@ def put(pool: Pool, slot: Slot) -> Pool:
     return msgspec.structs.replace(pool, slots={**pool.slots, slot.tenant.model.key: slot})
 
 
+def has_asked_ttl(slot: Slot, ttl_ms: int | None) -> bool:
+    """Whether a person asked for just this time, and no request for another one since."""
+    overruled = isinstance(slot, Idle | Busy) and slot.service.ttl_asked_ms is not None
+    return slot.tenant.ttl_asked and slot.tenant.ttl_ms == ttl_ms and not overruled
+
+
 def residents(pool: Pool) -> list[Idle | Busy]:
     """Models that serve, or could at once."""
     return [slot for slot in pool.slots.values() if isinstance(slot, Idle | Busy)]

@@ -7,7 +7,7 @@ from daemon.pool.draft import Draft
 from daemon.pool.eviction import candidates_of
 from daemon.pool.leaving import begin_eviction, begin_unload
 from daemon.pool.schedule import READ_ONLY_RETRY_MS, admit, load_ended_badly, read_only_message
-from daemon.pool.state import Busy, Draining, Idle, Loading, Stopping
+from daemon.pool.state import Busy, Draining, Idle, Loading, Stopping, has_asked_ttl
 from daemon.wire.errors import Code
 
 
@@ -206,7 +206,6 @@ def _set_ttl(draft: Draft, command: m.SetTtl) -> None:
     if slot is None or isinstance(slot, Draining | Stopping):
         _not_loaded(draft, command)
         return
-    asked = isinstance(slot, Idle | Busy) and slot.service.ttl_asked_ms is not None
-    if slot.tenant.ttl_ms != command.ttl_ms or asked or not slot.tenant.ttl_asked:
+    if not has_asked_ttl(slot, command.ttl_ms):
         draft.emit(m.ModelTtlChanged(key=command.key, model=command.name, ttl_ms=command.ttl_ms))
     draft.emit(m.TicketDone(ticket=command.ticket))

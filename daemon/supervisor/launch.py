@@ -109,13 +109,23 @@ class Launcher(msgspec.Struct, frozen=True):
 def bound_logs(logs_dir: Path) -> None:
     """Keep the newest worker logs, and of a long one the end.
 
-    They are written in append mode, so that one which is cut back goes on behind that.
+    They are written in append mode, so that one which is cut back goes on behind that. What
+    cannot be done is left: a spare's is renamed at any moment, and a disk can be full.
     """
-    logs = sorted(logs_dir.glob("worker-*.log"), key=lambda log: log.stat().st_mtime)
+    logs = sorted(logs_dir.glob("worker-*.log"), key=_changed_at)
     for log in logs[: -LOGS_MAX + 1]:
-        log.unlink()
+        with suppress(OSError):
+            log.unlink()
     for log in logs[-LOGS_MAX + 1 :]:
-        cut_back(log, LOG_BYTES_MAX, LOG_BYTES_MAX // 4)
+        with suppress(OSError):
+            cut_back(log, LOG_BYTES_MAX, LOG_BYTES_MAX // 4)
+
+
+def _changed_at(log: Path) -> float:
+    try:
+        return log.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def worker_command() -> tuple[str, ...]:

@@ -65,6 +65,8 @@ class Wiring:
             return 0
         before = self._last
         held = min(footprint_bytes, before - self._at_start)
+        if held <= 0:
+            return 0
         fell = 0
         for _ in range(round(GONE_AFTER_S / LOOK_EVERY_S) + 1):
             now = self._read()

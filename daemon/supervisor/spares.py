@@ -21,7 +21,11 @@ _log: Final = structlog.get_logger("supervisor")
 
 
 class Held:
-    """A spare that is there, or about to be."""
+    """A spare that is there, or about to be.
+
+    Attributes:
+        process: None until it has been started, and again once it has ended by itself.
+    """
 
     def __init__(self, spare: str) -> None:
         self.spare = spare
@@ -70,17 +74,18 @@ class Spares:
         if held is None:
             return None
         await held.spawned.wait()
-        if held.process is None:
+        process = held.process
+        if process is None:
             return None
         try:
-            await self._host.hand_over(held.process, held.spare, worker)
-            await self._host.wait_listening(held.process)
+            await self._host.hand_over(process, held.spare, worker)
+            await self._host.wait_listening(process)
         except (OSError, MlxdError) as error:
             _log.warning("spare.useless", spare=held.spare, worker=worker, why=str(error))
             self._dismiss(held)
             return None
         held.watch.cancel()
-        return held.process
+        return process
 
     def _dismiss(self, held: Held) -> None:
         held.dismissed = True
@@ -112,8 +117,10 @@ class Spares:
             if not held.watch.cancel_called:  # this daemon ends, and the spare with it
                 self._host.let_go(process)
             raise
-        await self._report(held, f"it ended with exit code {process.wait()}")
+        held.process = None  # its pid and its pipes are nobody's from here on
+        code = process.wait()
         self._host.let_go(process)
+        await self._report(held, f"it ended with exit code {code}")
 
     async def _report(self, held: Held, why: str) -> None:
         """Say so, unless it was told to end, or a load that took it sees for itself."""

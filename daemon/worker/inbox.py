@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import msgspec
 
 from daemon.wire.data import Hosting, LinkCommand, LinkReport, WorkAnswer, WorkRequest
+from daemon.wire.errors import Fault
 
 
 class Submit(msgspec.Struct, frozen=True):
@@ -24,6 +25,13 @@ class Cancel(msgspec.Struct, frozen=True):
     """The client went away, or its stream lagged; an unknown id is fine."""
 
     request_id: int
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """Work ahead of the model is done: the request as it is now, or why it failed."""
+
+    request_id: int
+    outcome: WorkRequest | Fault
 
 
 class LinkUp(msgspec.Struct, frozen=True):
@@ -44,7 +52,7 @@ class Terminate(msgspec.Struct, frozen=True):
     """SIGTERM: retire at once."""
 
 
-Message = Submit | Cancel | LinkUp | LinkDown | Command | Terminate
+Message = Submit | Cancel | Prepared | LinkUp | LinkDown | Command | Terminate
 
 
 class Post(msgspec.Struct, frozen=True):

@@ -36,8 +36,10 @@ from daemon.wire.data import (
     Usage,
     UsageReport,
     WorkAnswer,
+    WorkRequest,
 )
 from daemon.wire.errors import Code, Fault, MlxdError
+from daemon.worker.ahead import Ahead
 from daemon.worker.engines.base import Engine, LoadCancelled, Loaded, LoadRefused, Registry
 from daemon.worker.inbox import (
     Cancel,
@@ -48,6 +50,7 @@ from daemon.worker.inbox import (
     Message,
     Outlet,
     Post,
+    Prepared,
     Submit,
     Terminate,
 )
@@ -107,6 +110,7 @@ class Runner:
         self._registry = registry
         self._inbox = inbox
         self._outlet = outlet
+        self._ahead = Ahead(inbox)
         self._monotonic_s = monotonic_s
         self._clock = clock or Clock()
         self._phase: Phase = "waiting"
@@ -172,7 +176,10 @@ class Runner:
         match message:
             case Submit():
                 self._submit(message)
+            case Prepared():
+                self._prepared(message)
             case Cancel():
+                self._ahead.forget(message.request_id)
                 if self._engine is not None and message.request_id in self._requests:
                     usage = self._engine.cancel(message.request_id)
                     self._meter.ended(message.request_id, usage)
@@ -267,19 +274,49 @@ class Runner:
         if self._phase != "ready" or self._engine is None:
             self._frames.append((submit.request_id, Fail(fault=self._not_admitting())))
             return
+        work = self._engine.ahead(submit.request)
+        if work is not None:
+            self._ahead.begin(submit.request_id, work)
         if isinstance(submit.request, CountTokens):
-            self._frames.append((submit.request_id, self._counted(self._engine, submit.request)))
-            return
-        try:
-            prompt_tokens = self._engine.submit(submit.request_id, submit.request)
-        except MlxdError as error:
-            self._frames.append((submit.request_id, Fail(fault=error.fault)))
+            if work is None:
+                self._count(self._engine, submit.request_id, submit.request)
             return
         self._requests[submit.request_id] = _Request(
             submit.request.lease, self._clock.now_ms(), self._monotonic_s()
         )
         self._changed = True
-        self._frames.append((submit.request_id, Accepted(prompt_tokens=prompt_tokens)))
+        if work is None:
+            self._admit(self._engine, submit.request_id, submit.request)
+
+    def _prepared(self, prepared: Prepared) -> None:
+        """A request whose client has gone meanwhile is not known any more."""
+        self._ahead.taken()
+        request_id, outcome = prepared.request_id, prepared.outcome
+        if self._engine is None:
+            return
+        if isinstance(outcome, Fault):
+            self._refuse(request_id, outcome)
+        elif isinstance(outcome, CountTokens):
+            self._count(self._engine, request_id, outcome)
+        elif request_id in self._requests:
+            self._admit(self._engine, request_id, outcome)
+
+    def _admit(self, engine: Engine, request_id: int, request: WorkRequest) -> None:
+        try:
+            prompt_tokens = engine.submit(request_id, request)
+        except MlxdError as error:
+            self._refuse(request_id, error.fault)
+        else:
+            self._frames.append((request_id, Accepted(prompt_tokens=prompt_tokens)))
+
+    def _refuse(self, request_id: int, fault: Fault) -> None:
+        """Nothing of it ran, so that nothing is counted."""
+        self._requests.pop(request_id, None)
+        self._changed = True
+        self._frames.append((request_id, Fail(fault=fault)))
+
+    def _count(self, engine: Engine, request_id: int, request: CountTokens) -> None:
+        self._frames.append((request_id, self._counted(engine, request)))
 
     def _counted(self, engine: Engine, request: CountTokens) -> WorkAnswer:
         """The whole answer to a count, which is no work that anybody waits for."""

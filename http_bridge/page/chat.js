@@ -2,10 +2,12 @@
 
 import { ask, askJson, events } from "./api.js";
 import { byId, fill, make, show } from "./dom.js";
-import { count } from "./format.js";
+import { bytes, count } from "./format.js";
 
 const PICTURES_MAX = 8;
 const PICTURE_BYTES_MAX = 20e6;
+const PICTURE_TYPES = ["image/png", "image/jpeg", "image/webp", "image/gif"];
+const NEAR_PX = 40;
 
 export class Chat {
   constructor() {
@@ -42,13 +44,16 @@ export class Chat {
     });
   }
 
-  /** Read which models there are that can answer in words. */
-  async open() {
+  /**
+   * Read which models there are that can answer in words.
+   * @param {string[]} residents - Those in memory: one of them is offered first.
+   */
+  async open(residents = []) {
     const { data } = await askJson("/v1/models");
     const speaking = data.filter((model) => model.capabilities.includes("chat"));
     this.models = new Map(speaking.map((model) => [model.id, model]));
     const list = byId("model");
-    const chosen = list.value;
+    const chosen = list.value || residents.find((name) => this.models.has(name));
     fill(list, ...speaking.map((model) => make("option", { value: model.id }, model.id)));
     if (this.models.has(chosen)) list.value = chosen;
     this.showModel();
@@ -65,14 +70,27 @@ export class Chat {
     byId("attach").toggleAttribute("data-off", !sees);
     byId("attach").title = sees ? "Add pictures" : "This model reads text only";
     byId("send").disabled = !this.models.size;
+    if (sees) byId("refused").textContent = "";
   }
 
   async attach(files) {
-    for (const file of [...files].filter((f) => f.type.startsWith("image/"))) {
-      if (this.pictures.length >= PICTURES_MAX || file.size > PICTURE_BYTES_MAX) continue;
-      this.pictures.push(await dataUrl(file));
+    let refused = "";
+    for (const file of files) {
+      const reason = this.refuses(file);
+      if (reason) refused = `${file.name}: ${reason}`;
+      else this.pictures.push(await dataUrl(file));
     }
+    byId("refused").textContent = refused;
     this.showPictures();
+  }
+
+  /** Why this file cannot go with a message, or "". */
+  refuses(file) {
+    if (!this.sees()) return `${byId("model").value} reads text only`;
+    if (!PICTURE_TYPES.includes(file.type)) return "not a PNG, JPEG, WebP or GIF picture";
+    if (file.size > PICTURE_BYTES_MAX) return `more than ${bytes(PICTURE_BYTES_MAX)}`;
+    if (this.pictures.length >= PICTURES_MAX) return `at most ${PICTURES_MAX} pictures a message`;
+    return "";
   }
 
   showPictures() {
@@ -109,6 +127,7 @@ export class Chat {
     this.messages.push({ role: "user", content });
     this.say("user", text, this.pictures);
     byId("prompt").value = "";
+    byId("refused").textContent = "";
     this.pictures = [];
     this.showPictures();
     show(byId("clear"), true);
@@ -128,9 +147,19 @@ export class Chat {
       this.running = null;
       this.setBusy(false);
       if (shown.text) this.messages.push({ role: "assistant", content: shown.text });
-      else this.messages.pop(); // what was not answered is not sent again
-      byId("prompt").focus();
+      else this.takeBack();
+      // Only from the button that has just gone: elsewhere somebody is at work.
+      if (document.activeElement === document.body) byId("prompt").focus();
     }
+  }
+
+  /** What was not answered is not sent again by itself: it goes back to where it was written. */
+  takeBack() {
+    const { content } = this.messages.pop();
+    const parts = typeof content === "string" ? [{ text: content }] : content;
+    byId("prompt").value ||= parts.at(-1).text;
+    if (!this.pictures.length) this.pictures = parts.slice(0, -1).map((p) => p.image_url.url);
+    this.showPictures();
   }
 
   request() {
@@ -176,8 +205,10 @@ export class Chat {
   }
 
   say(role, text, pictures = []) {
-    const words = make("p", { class: "words" }, text);
-    const thoughts = make("p", {});
+    const said = document.createTextNode(text); // grows in place: a long answer stays cheap
+    const thought = document.createTextNode("");
+    const words = make("p", { class: "words" }, said);
+    const thoughts = make("p", {}, thought);
     const thinking = make("details", { hidden: true }, make("summary", {}, "Thinking"), thoughts);
     const note = make("p", { class: "note" });
     const message = make(
@@ -190,31 +221,36 @@ export class Chat {
     );
     const list = byId("messages");
     list.append(message);
-    const stay = () => {
-      list.scrollTop = list.scrollHeight;
+    list.scrollTop = list.scrollHeight;
+    // The end is followed while it is looked at; who has scrolled up to read stays there.
+    const follow = (change) => {
+      const near = list.scrollHeight - list.scrollTop - list.clientHeight < NEAR_PX;
+      change();
+      if (near) list.scrollTop = list.scrollHeight;
     };
-    stay();
     return {
       text,
       add(more) {
         this.text += more;
-        words.textContent = this.text;
-        note.textContent = "";
-        stay();
+        follow(() => {
+          said.appendData(more);
+          note.textContent = "";
+        });
       },
       think(more) {
-        thinking.hidden = false;
-        thoughts.append(more);
-        stay();
+        follow(() => {
+          thinking.hidden = false;
+          thought.appendData(more);
+        });
       },
       note(line) {
-        note.textContent = line;
-        stay();
+        follow(() => {
+          note.textContent = line;
+        });
       },
       fail(line) {
-        note.textContent = line;
         message.classList.add("failed");
-        stay();
+        this.note(line);
       },
     };
   }

@@ -25,7 +25,7 @@ export function make(tag, attributes = {}, ...children) {
 
 /** Put `children` in the place of what is there, keeping nothing. */
 export function fill(element, ...children) {
-  element.replaceChildren(...children);
+  element.replaceChildren(...children.filter((child) => child !== ""));
 }
 
 /** The same, and whoever had the keyboard's focus keeps it: found again by its data-key. */

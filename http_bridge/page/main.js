@@ -9,6 +9,7 @@ import { Timeline } from "./timeline.js";
 
 let status = null;
 let lookedAt = null; // a record of the past, or null for now
+let refused = ""; // why the last button did nothing
 
 const act = {
   unload: (name) => command("/pool/unload", { model: name }),
@@ -21,17 +22,25 @@ const act = {
 };
 
 async function command(path, body) {
+  refused = "";
   try {
     await askJson(path, { body });
   } catch (error) {
-    fill(byId("notices"), make("li", { class: "failed" }, error.message));
+    refused = error.message;
   }
+  draw();
 }
 
 function draw() {
   if (!status) return;
   showWhen(lookedAt);
   showPool(lookedAt ? { ...lookedAt, models_known_only: true } : status, act);
+  const warnings = lookedAt ? [] : status.warnings;
+  fill(
+    byId("notices"),
+    ...warnings.map((words) => make("li", {}, words)),
+    refused && make("li", { class: "failed" }, refused),
+  );
 }
 
 const timeline = new Timeline((record) => {
@@ -59,13 +68,14 @@ let opened = false;
 async function open() {
   opened = true;
   try {
-    await Promise.all([timeline.open(), chat.open()]);
+    await Promise.all([timeline.open(), chat.open(residents(status))]);
   } catch (error) {
     opened = false; // the next status tries again
     showLost(error.message);
   }
 }
 
+const residents = (s) => s.models.filter((m) => m.state !== "stopping").map((m) => m.name);
 const described = (s) => s.models.map((model) => `${model.name} ${model.state}`).join();
 
 follow({
@@ -75,7 +85,7 @@ follow({
     showHealth(status);
     draw();
     if (!opened) open();
-    else if (changed) chat.open().catch(() => {}); // the list as it was is still of use
+    else if (changed) chat.open(residents(status)).catch(() => {}); // the list as it was is still of use
   },
   record(record) {
     timeline.add(record);

@@ -27,7 +27,6 @@ export function showPool(pool, act) {
     ? "No model was in memory."
     : "No model is in memory. One is loaded when it is asked for: try one in the chat.";
   showQueue(past ? [] : pool.queue, pool.now_ms);
-  fill(byId("notices"), ...(past ? [] : pool.warnings).map((words) => make("li", {}, words)));
 }
 
 function showMeter(pool) {
@@ -90,9 +89,9 @@ function liveCells(model, pool, act) {
   const speed = model.tokens_per_s ?? 0;
   const inUse = Math.max(model.leases, model.running);
   return [
-    make("td", { class: "number live" }, count(model.context_tokens)),
-    make("td", { class: "number live" }, inUse > 0 ? count(inUse) : "–"),
-    make("td", { class: "number live" }, speed > 0 ? speed.toFixed(speed < 10 ? 1 : 0) : "–"),
+    make("td", { class: "number live spare" }, count(model.context_tokens)),
+    make("td", { class: "number live spare" }, inUse > 0 ? count(inUse) : "–"),
+    make("td", { class: "number live spare" }, speed > 0 ? speed.toFixed(speed < 10 ? 1 : 0) : "–"),
     make("td", { class: "live until" }, until(model, pool.now_ms)),
     make(
       "td",

@@ -17,6 +17,7 @@ export class Timeline {
     this.records = [];
     this.known = new Map(); // seq -> the record with the pool after it
     this.selected = null;
+    this.found = null; // the selected record that the list has been scrolled to
     this.model = "";
     this.usage = false;
     this.filling = null;
@@ -169,9 +170,14 @@ export class Timeline {
     for (const record of shown.toReversed()) {
       for (const event of this.eventsOf(record)) rows.push(this.row(record, event));
     }
-    refill(byId("events"), ...rows);
-    const marked = byId("events").querySelector("[aria-current]");
-    if (marked) scrollInto(byId("events"), marked);
+    const list = byId("events");
+    const below = list.scrollHeight - list.scrollTop;
+    const reading = list.scrollTop > 0; // what is read stays where it is; new lines come above
+    refill(list, ...rows);
+    if (reading) list.scrollTop = list.scrollHeight - below;
+    const marked = list.querySelector("[aria-current]");
+    if (marked && this.found !== this.selected) scrollInto(list, marked);
+    this.found = this.selected;
   }
 
   row(record, event) {

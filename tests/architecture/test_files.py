@@ -53,6 +53,7 @@ TESTED_ELSEWHERE: Final[dict[str, str]] = {
     "daemon/worker/engines/generating.py": REAL,
     "daemon/worker/engines/text.py": REAL,
     "daemon/worker/engines/vision.py": REAL,
+    "daemon/worker/engines/visionbatch.py": "tests/contract/test_vision_prefix_contract.py",
     "daemon/worker/engines/weights.py": REAL,
     "daemon/worker/inbox.py": "tests/daemon/worker/test_runner.py",
     "daemon/worker/main.py": WORKER,

@@ -149,24 +149,49 @@ def test_penalties_see_what_is_not_computed_again(open_bench: Callable[..., Benc
     same(alone(warm, second), alone(cold, second))
 
 
+def kept_bytes(bench: Bench) -> int:
+    """What its batch keeps for later rows, caches and pictures."""
+    decoder = bench.engine._rows._decoder  # type: ignore[attr-defined]
+    return int(decoder._store.nbytes + decoder._memo.nbytes)
+
+
 def test_what_is_kept_lies_within_the_allowance(
     open_bench: Callable[..., Bench], *, reuses: bool
 ) -> None:
     if not reuses:
         pytest.skip("nothing is kept of these rows")
     roomy = open_bench()
-    first, second = turns(ONE)
-    alone(roomy, first)
+    requests = [*turns(ONE), *turns(OTHER)]
+    expected = [alone(roomy, request) for request in requests]
+    all_of_it = kept_bytes(roomy)
     roomy.engine.trim()
-    assert cached(alone(roomy, second)) == 0
-    assert cached(alone(roomy, second)) > 0
-    decoder = roomy.engine._rows._decoder  # type: ignore[attr-defined]
-    kept = decoder._store.nbytes + decoder._memo.nbytes
-    small = open_bench(kv_bytes=kept // 2)
-    for request in (first, second, turns(OTHER)[0], turns(OTHER)[1]):
-        same(alone(small, request), alone(roomy, request))
-        decoder = small.engine._rows._decoder  # type: ignore[attr-defined]
-        assert decoder._store.nbytes + decoder._memo.nbytes <= kept // 2
+    assert kept_bytes(roomy) == 0
+    assert cached(alone(roomy, requests[1])) == 0
+    assert cached(alone(roomy, requests[1])) > 0
+    for percent in (20, 60, 90, 97):
+        bound = all_of_it * percent // 100
+        small = open_bench(kv_bytes=bound)
+        for request, answer in zip(requests, expected, strict=True):
+            same(alone(small, request), answer)
+            assert 0 < kept_bytes(small) <= bound
+
+
+def keeps_rows(bench: Bench) -> bool:
+    decoder = bench.engine._rows._decoder  # type: ignore[attr-defined]
+    return decoder._store is not None
+
+
+def test_an_answer_is_kept_with_its_prompt(open_bench: Callable[..., Bench]) -> None:
+    warm = open_bench()
+    prompt = tuple(range(10, 50))
+    first = warm.ask(Generate(lease="l", prompt=prompt, max_tokens=9, sampling=NO_END))
+    warm.step()
+    (row,) = warm.engine._rows._running.values()  # type: ignore[attr-defined]
+    warm.run(first)
+    longer = (*prompt, *row.decoded, 17, 18)
+    again = alone(warm, Generate(lease="l", prompt=longer, max_tokens=9, sampling=NO_END))
+    assert len(row.decoded) == 9
+    assert cached(again) == (len(longer) - 2 if keeps_rows(warm) else 0)
 
 
 def test_a_cancelled_row_leaves_its_beginning(

@@ -22,6 +22,7 @@ pytestmark = [
 
 RED_SQUARE = Path(__file__).parents[1] / "fixtures" / "images" / "red_square.png"
 TEXT = next(iter(smollm()))
+REFUSAL = {"error": {"message": "the pool is read-only", "type": "server_error"}}
 SLOW_MS = 60_000
 """A load on a busy machine."""
 
@@ -137,6 +138,62 @@ def test_buttons_do_what_they_say_and_keep_the_focus(small: Service, page: Page)
     expect(row).to_have_count(0)
 
 
+def test_what_a_button_could_not_do_stays_to_be_read(small: Service, page: Page) -> None:
+    small.mlxctl("load", BUNDLED)
+    page.goto(small.url)
+    row = page.locator(f'#models tr[data-model="{BUNDLED}"]')
+    expect(row).to_be_visible()
+    page.route("**/pool/pin", lambda route: route.fulfill(status=503, json=REFUSAL))
+    before = page.locator("#about").inner_text()
+    row.get_by_role("button", name=f"pin {BUNDLED}").click()
+    expect(page.locator("#notices")).to_contain_text("read-only")
+    expect(page.locator("#about")).not_to_have_text(before, timeout=90_000)  # drawn again
+    expect(page.locator("#notices")).to_contain_text("read-only")
+    row.get_by_role("button", name="unload").click()
+    expect(page.locator("#notices")).to_be_empty()
+
+
+def test_a_question_that_failed_goes_back_to_where_it_was_written(
+    small: Service, page: Page, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not a picture")
+    page.goto(small.url)
+    expect(page.locator("#model")).not_to_have_value("")
+    page.select_option("#model", BUNDLED)
+    page.set_input_files("#file", broken)
+    ask(page, BUNDLED, "What is this?")
+    expect(page.locator(".assistant.failed .note")).to_contain_text("picture", timeout=SLOW_MS)
+    expect(page.locator("#prompt")).to_have_value("What is this?")
+    expect(page.locator("#pictures img")).to_have_count(1)
+
+
+def test_a_file_that_cannot_be_shown_to_the_model_is_refused_in_words(
+    small: Service, page: Page, tmp_path: Path
+) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("words", "utf-8")
+    page.goto(small.url)
+    expect(page.locator("#model")).not_to_have_value("")
+    page.select_option("#model", BUNDLED)
+    page.set_input_files("#file", notes)
+    expect(page.locator("#refused")).to_have_text("notes.txt: not a PNG, JPEG, WebP or GIF picture")
+    page.set_input_files("#file", [RED_SQUARE] * 9)
+    expect(page.locator("#refused")).to_contain_text("at most 8 pictures")
+    expect(page.locator("#pictures img")).to_have_count(8)
+
+
+def test_an_answer_leaves_the_focus_where_it_is(small: Service, page: Page) -> None:
+    small.mlxctl("load", BUNDLED)
+    page.goto(small.url)
+    expect(page.locator("#model")).to_have_value(BUNDLED)  # in memory, and so offered first
+    ask(page, BUNDLED, "Hello!")
+    page.focus("#slider")
+    expect(page.locator(".assistant .note")).to_contain_text("tokens", timeout=SLOW_MS)
+    expect(page.locator("#send")).to_be_visible()
+    expect(page.locator("#slider")).to_be_focused()
+
+
 def test_it_goes_on_after_the_bridge_was_away(small: Service, page: Page) -> None:
     with started(small.home, "http_bridge", "--port", "0") as (_, line):
         port = line["port"]
@@ -184,3 +241,12 @@ def test_nothing_is_wider_than_a_telephone(small: Service, page: Page) -> None:
     page.goto(small.url)
     expect(page.locator("#events li").first).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 380
+
+
+def test_the_buttons_of_a_model_can_be_reached_at_every_width(small: Service, page: Page) -> None:
+    small.mlxctl("load", BUNDLED)
+    page.goto(small.url)
+    unload = page.get_by_role("button", name=f"unload {BUNDLED}")
+    for width in (380, 700, 1024, 1440):
+        page.set_viewport_size({"width": width, "height": 800})
+        expect(unload).to_be_in_viewport(ratio=1)

@@ -10,6 +10,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -112,6 +113,9 @@ class FakeEngine:
             Allowance(begin.kv_tokens, max(1, begin.rows_max)),
         )
         return Loaded(self._context_tokens)
+
+    def ahead(self, request: WorkRequest) -> Callable[[], WorkRequest] | None:
+        return None
 
     def submit(self, request_id: int, request: WorkRequest) -> int:
         if not isinstance(request, Generate):

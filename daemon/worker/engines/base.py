@@ -83,6 +83,15 @@ class Engine(Protocol):
         """
         ...
 
+    def ahead(self, request: WorkRequest) -> Callable[[], WorkRequest] | None:
+        """Work for another thread before the request is submitted or counted, such as
+        decoding its pictures: it gives the same request with that done; None if there is none.
+
+        Raises:
+            MlxdError: From the work, what is wrong with the request.
+        """
+        ...
+
     def submit(self, request_id: int, request: WorkRequest) -> int:
         """Check a request completely and put it in line.
 

@@ -1,5 +1,6 @@
 """What text and vision engines share: one model, its rows, and the memory they hold."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ class Generator:
     def prepare(self, request: Generate) -> Row:
         """A request as a row, completely checked."""
         raise NotImplementedError
+
+    def ahead(self, request: WorkRequest) -> Callable[[], WorkRequest] | None:  # noqa: ARG002
+        """See :meth:`~daemon.worker.engines.base.Engine.ahead`."""
+        return None
 
     def count(self, request: CountTokens) -> int:
         """Prompt tokens of a conversation, as :meth:`prepare` would have them."""
@@ -68,6 +73,10 @@ class GeneratingEngine:
             allowance = Allowance(begin.kv_tokens, max(1, begin.rows_max), begin.kv_bytes)
             self._rows = Rows(generator.prepare, generator.make_decoder, allowance)
         return Loaded(context_tokens)
+
+    def ahead(self, request: WorkRequest) -> Callable[[], WorkRequest] | None:
+        assert self._generator is not None, "the engine is used before it is loaded"
+        return self._generator.ahead(request)
 
     def submit(self, request_id: int, request: WorkRequest) -> int:
         if not isinstance(request, Generate):

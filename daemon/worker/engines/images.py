@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from daemon.wire.data import ChatMessage, ImagePart
@@ -23,6 +24,38 @@ REQUEST_PIXELS_MAX: Final = 128_000_000
 Image.MAX_IMAGE_PIXELS = None
 
 
+class DecodedPart(ImagePart, frozen=True):
+    """A picture of a request, decoded before the model's thread sees it; ``data`` is empty."""
+
+    image: Image.Image
+
+
+def has_images(messages: Sequence[ChatMessage] | None) -> bool:
+    """Whether there are pictures in a conversation."""
+    return any(isinstance(part, ImagePart) for one in messages or () for part in one.parts)
+
+
+def decoded_ahead(messages: Sequence[ChatMessage]) -> tuple[ChatMessage, ...]:
+    """The same conversation with its pictures decoded, for :func:`decode_images`.
+
+    Touches nothing but its argument, so that any thread may do it.
+
+    Raises:
+        MlxdError: As :func:`decode_images`.
+    """
+    images = iter(decode_images(messages))
+    return tuple(
+        msgspec.structs.replace(
+            message,
+            parts=tuple(
+                DecodedPart(b"", next(images)) if isinstance(part, ImagePart) else part
+                for part in message.parts
+            ),
+        )
+        for message in messages
+    )
+
+
 def decode_images(messages: Sequence[ChatMessage]) -> list[Image.Image]:
     """Every picture of a conversation, in order, upright and in RGB.
 
@@ -38,7 +71,7 @@ def decode_images(messages: Sequence[ChatMessage]) -> list[Image.Image]:
         for j, part in enumerate(message.parts):
             if isinstance(part, ImagePart):
                 field = f"messages[{i}].content[{j}]"
-                image = _decode(part.data, field)
+                image = part.image if isinstance(part, DecodedPart) else _decode(part.data, field)
                 pixels += image.width * image.height
                 if pixels > REQUEST_PIXELS_MAX:
                     raise invalid(

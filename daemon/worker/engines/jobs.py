@@ -128,6 +128,9 @@ class JobEngine:
             self._model = self.open_model(begin, config, progress)
         return Loaded(begin.context_tokens)
 
+    def ahead(self, request: WorkRequest) -> Callable[[], WorkRequest] | None:  # noqa: ARG002
+        return None
+
     def submit(self, request_id: int, request: WorkRequest) -> int:
         if len(self._jobs) >= JOBS_MAX:
             raise MlxdError(

@@ -1,13 +1,15 @@
 """Vision-language models, on mlx_vlm's continuous batching."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from mlx_lm.utils import load_tokenizer
 from mlx_vlm.utils import load, prepare_inputs, should_add_special_tokens
 
-from daemon.wire.data import Begin, ChatMessage, CountTokens, Generate
+from daemon.wire.data import Begin, ChatMessage, CountTokens, Generate, WorkRequest
 from daemon.worker.engines.answers import calls_tools, make_output
 from daemon.worker.engines.base import Progress
 from daemon.worker.engines.constraint import Vocabulary
@@ -22,7 +24,7 @@ from daemon.worker.engines.conversation import (
 from daemon.worker.engines.drawing import make_drawing
 from daemon.worker.engines.folder import read_json
 from daemon.worker.engines.generating import GeneratingEngine, Generator
-from daemon.worker.engines.images import decode_images
+from daemon.worker.engines.images import decode_images, decoded_ahead, has_images
 from daemon.worker.engines.memo import TowerMemo
 from daemon.worker.engines.rows import Row
 from daemon.worker.engines.visionbatch import VisionDecoder, VisionInputs
@@ -87,6 +89,13 @@ class _VisionGenerator(Generator):
         self._vocabulary = Vocabulary(tokenizer, vocabulary(config, len(tokenizer)))
         self._defaults = read_json(Path(begin.path) / "generation_config.json") or {}
         self._marks = _picture_marks(processor)
+
+    def ahead(self, request: WorkRequest) -> Callable[[], WorkRequest] | None:
+        if not isinstance(request, Generate | CountTokens) or not has_images(request.messages):
+            return None
+        return lambda: msgspec.structs.replace(
+            request, messages=decoded_ahead(request.messages or ())
+        )
 
     def prepare(self, request: Generate) -> Row:
         check_request(request, tools=calls_tools(self._tokenizer))

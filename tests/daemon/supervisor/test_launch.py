@@ -54,6 +54,16 @@ def test_logs_are_bounded_in_number_and_size(tmp_path: Path) -> None:
     assert newest.stat().st_size <= launch.LOG_BYTES_MAX // 4 + len("goes on\n")
 
 
+def test_a_log_that_cannot_be_looked_at_is_left_alone(tmp_path: Path) -> None:
+    """One is renamed as a spare is handed over, while another thread goes through them all."""
+    (tmp_path / "worker-s1.log").symlink_to(tmp_path / "gone")
+    (tmp_path / "worker-w1.log").mkdir()
+    long = tmp_path / "worker-w2.log"
+    long.write_bytes(b"line\n" * launch.LOG_BYTES_MAX)
+    bound_logs(tmp_path)
+    assert long.stat().st_size <= launch.LOG_BYTES_MAX // 4
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     ("script", "said"),

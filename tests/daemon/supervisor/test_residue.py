@@ -73,6 +73,7 @@ async def test_a_worker_that_wired_nothing_leaves_nothing() -> None:
     """Weights that no computation uses are not wired: an idle model's end changes nothing."""
     assert await residue(8 * GB, 3 * GB, 3 * GB, 3 * GB) == (0, 0.0)
     assert await residue(8 * GB, 5 * GB, 3 * GB, 3 * GB) == (0, 0.0)
+    assert await residue(8 * GB, 5 * GB, 3 * GB, 6 * GB) == (0, 0.0), "whatever others wire"
 
 
 async def test_a_machine_that_tells_nothing() -> None:

@@ -100,6 +100,20 @@ async def test_a_load_that_takes_a_dead_spare_starts_a_worker_of_its_own(
             assert daemon.kernel.pool.failures == {}
 
 
+async def test_a_spare_whose_end_is_noticed_before_its_load_takes_it_is_of_no_use() -> None:
+    with temporary_home() as home:
+        async with running_daemon(home, spare=True) as daemon:
+            pid = await spare_pid(daemon)
+            spares = daemon.supervisor._spares
+            held = spares.reserve()
+            assert held is not None
+            os.kill(pid, signal.SIGKILL)
+            with anyio.fail_after(20):
+                while held.process is not None and held.process.returncode is None:
+                    await anyio.lowlevel.checkpoint()
+            assert await spares.take(held, "w9") is None
+
+
 async def test_short_memory_takes_the_spare_first() -> None:
     with temporary_home() as home:
         async with running_daemon(home, spare=True) as daemon:
