@@ -126,7 +126,7 @@ class Verbs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], VERBS, 1)
+            near = difflib.get_close_matches(args[0], VERBS, 1, 0.7)
             guess = f"; did you mean 'mlxctl {near[0]}'?" if near else ""
             raise click.UsageError(f"there is no verb '{args[0]}'{guess}", ctx)
         return super().resolve_command(ctx, args)

@@ -120,13 +120,14 @@ class Conversation:
         if name in {"top_p", "min_p"} and not 0 <= found <= 1:
             raise _bad(f"{name} is between 0 and 1")
         self._settings[name] = found
-        return f"{name}: {value}"
+        return f"{name}: {found}"
 
     def settings_lines(self) -> tuple[str, ...]:
-        """What is set, a line each."""
+        """What is set, a line each, and what else can be."""
         lines = tuple(f"{name}: {value}" for name, value in self._settings.items())
         system = (f"system: {self._system}",) if self._system else ()
-        return (*system, *lines) or ("nothing is set: all is as the model has it",)
+        rest = ", ".join(name for name in SETTINGS if name not in self._settings)
+        return (*system, *lines, f"as the model has it: {rest}")
 
     def saved(self, name: str) -> str:
         """The conversation as a file of this name should hold it."""

@@ -47,7 +47,7 @@ def _sum(told: c.LoadEstimate) -> tuple[tuple[Cell, ...], ...]:
 def _overhead(told: c.LoadEstimate) -> str:
     if told.measured_bytes is None:
         return "a worker without its weights; it was never loaded before"
-    return f"when it was last loaded it held {format_bytes(told.measured_bytes)}"
+    return f"a worker without its weights; last time it held {format_bytes(told.measured_bytes)}"
 
 
 def _verdict(told: c.LoadEstimate) -> str:
@@ -74,7 +74,7 @@ def _verdict(told: c.LoadEstimate) -> str:
 def _time(told: c.LoadEstimate) -> str:
     took = format_duration_ms(told.load_ms)
     if told.learned:
-        return f"Its last load took {took}."
+        return f"It took {took} last time, once its process had started."
     return f"It was never loaded before: {took} is assumed."
 
 

@@ -5,6 +5,7 @@ than most verbs take to run.
 """
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -21,6 +22,7 @@ ALLOWED: Final = (
 """Weights that hold no code, what describes them, and tokenizers. Never pickles."""
 REFUSED: Final = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "*.gguf", "onnx/*", "original/*")
 """Not needed, or able to run code when it is read."""
+_AGAIN: Final = "look at the network; the same command again goes on where this one stopped"
 
 
 class RemoteFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,6 +203,7 @@ def _refused(repo: str, error: Exception) -> MlxdError:
     return _unreachable(f"it answered with status {status}")
 
 
-def _unreachable(why: str, hint: str = "what has come is kept; try again later") -> MlxdError:
+def _unreachable(why: str, hint: str = _AGAIN) -> MlxdError:
     first = why.strip().splitlines()[0] if why.strip() else "no reason was given"
+    first = re.sub(r"^\[Errno -?\d+\] ", "", first)
     return MlxdError(Code.BUSY, f"the hub cannot be reached: {first}", hint=hint)

@@ -1,6 +1,7 @@
 """Blocks on a terminal, drawn by rich. Imported only when somebody is looking."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Final, TextIO
 
 from rich.console import Console, RenderableType
@@ -39,11 +40,19 @@ def renderable(block: Block, width: int) -> RenderableType:
     """One block as rich draws it on a terminal of ``width`` columns."""
     match block:
         case Line():
-            return Text(harmless(block.text), style=RICH_STYLE[block.style])
+            return Text(_hung(harmless(block.text), width), style=RICH_STYLE[block.style])
         case Meter():
             return _meter(block)
         case Table():
             return _table(narrowed(block, width))
+
+
+def _hung(text: str, width: int) -> str:
+    """An indented paragraph keeps its indent where it is broken."""
+    indent = text[: len(text) - len(text.lstrip(" "))]
+    if not indent or "\n" in text or len(text) <= width:
+        return text
+    return fill(text, width, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def narrowed(table: Table, width: int) -> Table:

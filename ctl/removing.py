@@ -146,7 +146,7 @@ def _not_there(app: App, model: str) -> MlxdError:
     if one.source == "alias":
         what = f"is an alias: it stands for {', then '.join(one.targets)}"
     elif one.source == "bundled":
-        what = "belongs to mlxd itself"
+        what = "belongs to mlxd itself and stays"
     else:
         what = f"lies in a folder of yours, {one.path}: only models that were pulled are removed"
     return MlxdError(Code.INVALID_REQUEST, f"{model} {what}", field="model")

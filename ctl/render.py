@@ -106,7 +106,7 @@ def _row(model: c.ResidentModel, now_ms: int) -> tuple[Cell, ...]:
 
 def _state(model: c.ResidentModel) -> str:
     if model.state == "loading":
-        return f"loading {model.progress:.0%}"
+        return f"loading {model.progress:.0%}" if model.progress else "loading"
     return f"busy: {model.running} running" if model.running else model.state
 
 

@@ -52,6 +52,7 @@ class Story:
 
     Attributes:
         ready, failed, leaving, left, exited, adopted, ttl, used: Since the last load began.
+        died: The unexpected end of the worker before that load, if that is how it ended.
         requests: Finished since the last load began.
         crashes: Unexpected ends of its workers and crashed loads, the last 64.
         seen: Whether the log names the model at all.
@@ -65,6 +66,7 @@ class Story:
         self.leaving: Told | None = None
         self.left: Told | None = None
         self.exited: Told | None = None
+        self.died: Told | None = None
         self.adopted: Told | None = None
         self.pin: Told | None = None
         self.ttl: Told | None = None
@@ -109,6 +111,8 @@ class Story:
         self.load = _told(record, event)
         self.loads += 1
         self.requests = 0
+        ended = self.exited
+        self.died = None if ended is None or ended.event.get("expected") else ended
         self.ready = self.failed = self.leaving = self.left = self.exited = None
         self.adopted = self.ttl = self.used = None
 

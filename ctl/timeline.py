@@ -60,6 +60,7 @@ class Timeline:
         self._zone = zone
         self._dates = width is None
         self._columns = _PIPED if width is None else _WIDE if width >= _WIDE_FROM else _NARROW
+        self._model_width = next(c.width or 0 for c in self._columns if c.title == "MODEL")
         self._headed = False
         self._day = ""
 
@@ -86,12 +87,21 @@ class Timeline:
     def _row(self, record: Record, event: Event, at: datetime) -> tuple[Cell, ...]:
         seq = Cell(str(record.seq), "dim")
         time = Cell(f"{at:%Y-%m-%d %H:%M:%S}" if self._dates else f"{at:%H:%M:%S}")
-        model = Cell(self._names.name(event), "title")
+        name = self._names.name(event)
+        model = Cell(name if self._dates else _shortened(name, self._model_width), "title")
         cause = cause_words(record.cause)
         if self._columns is _NARROW:
             return seq, time, model, Cell(f"{sentence(event)} [{cause}]", _style(event))
         kind = Cell(str(event.get("type", "?")), _style(event))
         return seq, time, kind, model, Cell(cause, "dim"), Cell(sentence(event))
+
+
+def _shortened(name: str, width: int) -> str:
+    """A long name without its middle: family and quantisation stand at its ends."""
+    if len(name) <= width:
+        return name
+    tail = (width - 1) // 2
+    return f"{name[: width - 1 - tail]}…{name[-tail:]}"
 
 
 def _style(event: Event) -> Style:

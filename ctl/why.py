@@ -96,7 +96,8 @@ class Explainer:
         name = self._story.name
         match model.state:
             case "loading":
-                return f"{name} is being loaded ({model.progress:.0%}).", "busy"
+                so_far = f" ({model.progress:.0%})" if model.progress else ""
+                return f"{name} is being loaded{so_far}.", "busy"
             case "idle":
                 return f"{name} is in memory, and nobody uses it now.", "good"
             case "busy":
@@ -109,6 +110,8 @@ class Explainer:
         story = self._story
         if story.load is not None:
             yield self._loaded(story.load)
+            if story.died is not None:
+                yield f"Before that, at {self._when(story.died)}, {sentence(story.died.event)}."
             yield self._claim(story.load, model)
         if story.adopted is not None:
             run = f"mlxd took its worker over alive, pid {story.adopted.event['pid']},"
@@ -119,6 +122,7 @@ class Explainer:
         if model.state != "loading":
             yield self._use(model)
             yield self._protection(model)
+        yield from self._crashes()
         yield from self._history()
 
     def _loaded(self, load: Told) -> str:
@@ -154,7 +158,7 @@ class Explainer:
 
     def _use(self, model: c.ResidentModel) -> str:
         served = self._story.requests
-        requests = f"{counted(served, 'request')} since it was loaded, as far as recorded"
+        requests = f"{counted(served, 'request')} recorded since it was loaded"
         if model.state == "busy" or model.last_used_at_ms is None:
             return f"{requests}."
         if model.last_used_at_ms == model.loaded_at_ms and not served:

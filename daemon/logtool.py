@@ -20,6 +20,7 @@ from daemon.eventlog.disk import OsDisk
 from daemon.eventlog.errors import LogBusy, LogError
 from daemon.wire.errors import HANDLING, Code
 from daemon.wire.paths import Home
+from daemon.wire.units import counted, format_bytes
 
 _DAMAGED_EXIT = 1
 
@@ -112,7 +113,8 @@ def _print(report: Any, as_json: bool, text: str) -> None:
 
 def _verify_text(report: VerifyReport) -> str:
     lines = [
-        f"{report.records} records in {report.segments} segments ({report.bytes} bytes) are good"
+        f"{counted(report.records, 'record')} in {counted(report.segments, 'segment')} "
+        f"({format_bytes(report.bytes)}): every line holds"
     ]
     lines += [f"damage: {damage}" for damage in report.damages]
     lines += [f"unreadable: {unreadable}" for unreadable in report.unreadable]

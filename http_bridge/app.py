@@ -176,6 +176,7 @@ def _unrouted(request: web.Request, error: web.HTTPException) -> web.Response:
     headers = {"x-should-retry": "false"}
     if hdrs.ALLOW in error.headers:
         headers["Allow"] = error.headers[hdrs.ALLOW]
+        words[405] += f"; use {headers['Allow'].replace(',', ' or ')}"
     problem = HttpProblem(
         error.status,
         f"{request.method} {request.path} {words.get(error.status, error.reason)}",

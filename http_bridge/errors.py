@@ -56,7 +56,8 @@ def openai_error(fault: Fault) -> dict[str, Any]:
     error: dict[str, Any] = {
         "message": fault.message,
         "type": _kind(HANDLING[fault.code].http_status),
-        "param": fault.field,
+        # A model's files are at fault, of which the request has only named the model.
+        "param": "model" if fault.code is Code.INCOMPATIBLE else fault.field,
         "code": openai_code(fault),
     }
     if fault.hint is not None:

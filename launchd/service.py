@@ -259,7 +259,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         if missing := [part.program for part in self.parts if not _installed(part)]:
             raise MlxdError(
                 Code.NOT_FOUND,
-                f"{' and '.join(missing)} is not installed as a service",
+                f"not installed as a service: {' and '.join(missing)}",
                 hint="install it: mlxctl service install",
             )
         return self.parts

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -278,4 +279,5 @@ def _end_holder(lock: Path) -> None:
         raise MlxdError(
             Code.CONFLICT, f"a process holds {lock} and does not say which; end it, and ask again"
         )
-    os.kill(pid, signal.SIGTERM)
+    with suppress(ProcessLookupError):  # it has just ended
+        os.kill(pid, signal.SIGTERM)

@@ -214,7 +214,7 @@ def _timed_anew(slot: Slot, at_ms: int) -> Slot:
 
 
 def _shifted(pool: Pool, by_ms: int) -> Pool:
-    """Nobody waited while the machine slept; idle models did."""
+    """Nobody waited while the machine slept, nor did a shortage last; idle models idled."""
     slots = {key: _slot_shifted(slot, by_ms) for key, slot in pool.slots.items()}
     waiters = tuple(
         replace(
@@ -228,7 +228,8 @@ def _shifted(pool: Pool, by_ms: int) -> Pool:
         name: replace(lease, granted_at_ms=lease.granted_at_ms + by_ms)
         for name, lease in pool.leases.items()
     }
-    return replace(pool, slots=slots, waiters=waiters, leases=leases)
+    short_ms = None if pool.short_since_ms is None else pool.short_since_ms + by_ms
+    return replace(pool, slots=slots, waiters=waiters, leases=leases, short_since_ms=short_ms)
 
 
 def _slot_shifted(slot: Slot, by_ms: int) -> Slot:

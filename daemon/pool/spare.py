@@ -6,11 +6,16 @@ started only when nothing is being loaded or waited for, in room that is free, a
 when that room is needed or the machine is short of memory. Its end is nobody's crash.
 """
 
+from typing import Final
+
 from daemon.pool import messages as m
 from daemon.pool.budget import SPARE_BYTES, committed_bytes
 from daemon.pool.draft import Draft
 from daemon.pool.failure import back_off_ms
 from daemon.pool.state import Loading, Pool
+
+PAUSE_MS: Final = 10_000
+"""After its room was needed: claims at the edge of the budget go up and down by the second."""
 
 
 def keep_spare(draft: Draft) -> None:
@@ -18,7 +23,7 @@ def keep_spare(draft: Draft) -> None:
     pool = draft.pool
     held = pool.spare.name
     if held is not None and not _may_stay(pool):
-        draft.emit(m.SpareEnded(spare=held))
+        draft.emit(m.SpareEnded(spare=held, retry_at_ms=draft.now_ms + PAUSE_MS))
     elif held is None and _may_start(pool) and pool.spare.retry_at_ms <= draft.now_ms:
         draft.emit(m.SpareStarted(spare=f"s{pool.spare.started + 1}"))
 
@@ -32,7 +37,7 @@ def spare_ended(draft: Draft, command: m.ReportSpareEnded) -> None:
 
 
 def spare_due_ms(pool: Pool) -> int | None:
-    """When a spare may be started again after it ended by itself; None if it did not."""
+    """When a spare may be started again after the last one; None if there may be none."""
     if pool.spare.name is not None or not _may_start(pool):
         return None
     return pool.spare.retry_at_ms

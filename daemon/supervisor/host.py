@@ -16,14 +16,8 @@ from daemon.identity import boot_id
 from daemon.supervisor.launch import Launcher, wait_listening
 from daemon.supervisor.link import open_link
 from daemon.wire import data as d
-from daemon.wire.locks import is_held
+from daemon.wire.locks import Holder, is_held
 from daemon.wire.paths import Home
-
-
-class _Holder(msgspec.Struct):
-    """What a worker writes into its lock file (``daemon/worker/claim.py``)."""
-
-    pid: int
 
 
 class WorkerProcess(Protocol):
@@ -158,7 +152,7 @@ class OsHost:
     def holder(self, worker: str) -> int | None:
         try:
             line = self._home.worker_lock(worker).read_bytes()
-            return msgspec.json.decode(line, type=_Holder).pid
+            return msgspec.json.decode(line, type=Holder).pid
         except (OSError, msgspec.DecodeError):
             return None  # gone by now, or killed before it wrote
 

@@ -2,17 +2,11 @@
 
 import fcntl
 import os
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Final
 
 import msgspec
-
-_TRIES: Final = 5
-_LOOK_LASTS_S: Final = 0.01
-"""Who asks whether a lock is held takes it for a moment: one that seems taken is tried again."""
 
 
 class AlreadyRunning(Exception):
@@ -36,7 +30,7 @@ def held(lock: Path, *, wait: bool = False) -> Iterator[None]:
         AlreadyRunning: Another process holds it.
     """
     with lock.open("ab") as file:
-        if not _taken(file.fileno()):
+        if not take(file.fileno()):
             if not wait:
                 raise AlreadyRunning(str(lock))
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -66,12 +60,15 @@ def holder_pid(lock: Path) -> int | None:
         return 0
 
 
-def _taken(fd: int) -> bool:
-    for attempt in range(_TRIES):
-        if _try(fd, fcntl.LOCK_EX):
-            return True
-        time.sleep(_LOOK_LASTS_S * attempt)
-    return False
+def take(fd: int) -> bool:
+    """Take the lock of an open file, until that is closed; False if somebody holds it.
+
+    Who asks whether a lock is held shares it for a moment, and turns nobody away by that.
+    """
+    while not _try(fd, fcntl.LOCK_EX):
+        if not _try(fd, fcntl.LOCK_SH):
+            return False
+    return True
 
 
 def _try(fd: int, kind: int) -> bool:

@@ -17,7 +17,7 @@ _LOAD_REASONS: Final = {
     "acquire": "for a request",
     "load": "as asked",
     "preload": "as configured",
-    "restore": "as before the restart",
+    "restore": "again, as it was in memory before",
     "retry": "again after a failure",
 }
 _UNLOAD_REASONS: Final = {
@@ -87,7 +87,8 @@ def _log_tail_lost(e: Fields) -> str:
 
 def _load_started(e: Fields) -> str:
     reason = _LOAD_REASONS.get(e["reason"], e["reason"])
-    asked = f" by {', '.join(e['asked_by'])}" if e["asked_by"] else ""
+    by_itself = e["reason"] == "restore" or not e["asked_by"]
+    asked = "" if by_itself else f" by {', '.join(e['asked_by'])}"
     over = ", over the budget" if e.get("over_budget") else ""
     return f"loading {reason}{asked}: {format_bytes(e['claim_bytes'])} reserved{over}"
 
@@ -98,7 +99,7 @@ def _worker_spawned(e: Fields) -> str:
 
 def _load_ready(e: Fields) -> str:
     return (
-        f"ready after {format_duration_ms(e['load_ms'])}: {format_bytes(e['measured_bytes'])} "
+        f"ready after {format_duration_ms(e['load_ms'])} of loading: {format_bytes(e['measured_bytes'])} "
         f"measured, context {e['context_tokens']:,} tokens"
     )
 
@@ -138,7 +139,7 @@ def _evict_started(e: Fields) -> str:
     if e["reason"] == "request":
         return f"evicting: {why}"
     looked_at = counted(len(e["candidates"]), "candidate")
-    return f"evicting: {why}; rule {e['rule']} chose it from {looked_at}"
+    return f"evicting: {why}; chosen from {looked_at} by the rule {e['rule']}"
 
 
 def _evict_finished(e: Fields) -> str:

@@ -4,7 +4,6 @@ The lock comes first and is held for life: whoever holds it may unlink a socket 
 name, and the daemon takes "locked" for "alive". The lock file says who that is.
 """
 
-import fcntl
 import os
 import socket
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Final
 import msgspec
 
 from daemon.identity import boot_id, process_start_time
+from daemon.wire.locks import AlreadyRunning, take
 
 SOCKET_PATH_BYTES_MAX: Final = 103
 """macOS holds 104 bytes with the NUL in ``sockaddr_un.sun_path``; asserted everywhere."""
@@ -32,10 +32,6 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     start_time: float
     boot_id: str
-
-
-class AlreadyRunning(Exception):
-    """Another process holds the lock of this worker id."""
 
 
 class Claim:
@@ -68,11 +64,9 @@ def claim(worker: str, run_dir: Path) -> Claim:
     _check_length(socket_path)
     lock_path = run_dir / f"w-{worker}.lock"
     lock_fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not take(lock_fd):
         os.close(lock_fd)
-        raise AlreadyRunning(f"{lock_path} is held by another process") from error
+        raise AlreadyRunning(f"{lock_path} is held by another process")
     pid = os.getpid()
     holder = Holder(worker=worker, pid=pid, start_time=process_start_time(pid), boot_id=boot_id())
     os.ftruncate(lock_fd, 0)

@@ -17,7 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final, NoReturn
 
-from daemon.worker.claim import AlreadyRunning, Claim, claim
+from daemon.wire.locks import AlreadyRunning
+from daemon.worker.claim import Claim, claim
 from daemon.worker.engines.base import Registry
 from daemon.worker.inbox import Inbox, Terminate
 from daemon.worker.priority import in_background

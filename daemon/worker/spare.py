@@ -18,8 +18,12 @@ ImportLibraries = Callable[[bool], None]
 def wait_for_name(import_libraries: ImportLibraries, log_level: str) -> str:
     """The id of the worker that this process is to be; "" if none is wanted any more.
 
+    A daemon that ends while this imports may have given it a name: its successor knows of no
+    such worker, and begins the load again.
+
     Standard output is as it was when this returns: until then it is standard error.
     """
+    daemon_pid = os.getppid()
     out = os.dup(1)
     os.dup2(2, 1)
     in_background(partial(import_libraries, True))
@@ -34,4 +38,4 @@ def wait_for_name(import_libraries: ImportLibraries, log_level: str) -> str:
     worker = sys.stdin.readline().strip()
     os.dup2(out, 1)
     os.close(out)
-    return worker
+    return worker if os.getppid() == daemon_pid else ""

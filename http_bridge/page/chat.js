@@ -75,7 +75,8 @@ export class Chat {
 
   async attach(files) {
     let refused = "";
-    for (const file of files) {
+    // A copy: the input's own list is emptied meanwhile.
+    for (const file of [...files]) {
       const reason = this.refuses(file);
       if (reason) refused = `${file.name}: ${reason}`;
       else this.pictures.push(await dataUrl(file));
@@ -142,7 +143,7 @@ export class Chat {
       await this.stream(shown, this.running.signal);
     } catch (error) {
       if (error.name === "AbortError") shown.note("stopped");
-      else shown.fail(error.message);
+      else shown.fail(error.message.replace(/^messages\[\S+: /, "")); // whose place is seen
     } finally {
       this.running = null;
       this.setBusy(false);

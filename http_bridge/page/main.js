@@ -4,11 +4,12 @@ import { askJson, onKeyNeeded } from "./api.js";
 import { Chat } from "./chat.js";
 import { byId, fill, make } from "./dom.js";
 import { follow } from "./feed.js";
-import { showHealth, showLost, showPool, showWhen } from "./pool.js";
+import { showAbout, showHealth, showLost, showPool, showWhen } from "./pool.js";
 import { Timeline } from "./timeline.js";
 
 let status = null;
 let lookedAt = null; // a record of the past, or null for now
+let lost = false;
 let refused = ""; // why the last button did nothing
 
 const act = {
@@ -33,6 +34,7 @@ async function command(path, body) {
 
 function draw() {
   if (!status) return;
+  showAbout(status);
   showWhen(lookedAt);
   showPool(lookedAt ? { ...lookedAt, models_known_only: true } : status, act);
   const warnings = lookedAt ? [] : status.warnings;
@@ -82,6 +84,7 @@ follow({
   status(told) {
     const changed = !status || described(status) !== described(told);
     status = told;
+    lost = false;
     showHealth(status);
     draw();
     if (!opened) open();
@@ -91,13 +94,14 @@ follow({
     timeline.add(record);
   },
   lost(message) {
+    lost = true;
     showLost(message);
   },
 });
 
 // Times until something happens go on while nothing is told.
 setInterval(() => {
-  if (status && !document.hidden && !lookedAt) {
+  if (status && !lost && !document.hidden) {
     status = { ...status, now_ms: status.now_ms + 1000 };
     draw();
   }

@@ -142,6 +142,10 @@ export function showHealth(status) {
   const [words, tone] = health(status);
   if (chip.textContent !== words) chip.textContent = words;
   chip.dataset.tone = tone;
+}
+
+/** Which daemon it is, and how long it has been up. */
+export function showAbout(status) {
   const up = duration(Math.max(0, status.now_ms - status.started_at_ms));
   byId("about").textContent = `${status.version}, up ${up}, record ${count(status.seq)}`;
 }

@@ -3,6 +3,7 @@
 import io
 import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,21 @@ def test_pictures_are_seen_and_counted(open_bench: Callable[[], Bench]) -> None:
     assert taken >= 4
     both = prompt_tokens(two) - prompt_tokens(words) - len("and")
     assert 2 * taken - 2 <= both <= 2 * taken, "some write two tokens around all pictures"
+
+
+def test_pictures_that_another_thread_decoded_are_the_same(
+    open_bench: Callable[[], Bench],
+) -> None:
+    bench = open_bench()
+    request = asks(user(ONE, TextPart("and"), OTHER, ASK))
+    work = bench.engine.ahead(request)
+    assert work is not None
+    with ThreadPoolExecutor(1) as thread:
+        prepared = thread.submit(work).result()
+    assert isinstance(prepared, Generate)
+    one, other = alone(bench, prepared), alone(bench, request)
+    assert (voice(one), prompt_tokens(one)) == (voice(other), prompt_tokens(other))
+    assert bench.engine.ahead(asks(user(ASK))) is None
 
 
 def test_the_order_of_pictures_matters(open_bench: Callable[[], Bench]) -> None:

@@ -86,13 +86,13 @@ def test_who_would_go_and_who_stays_and_why() -> None:
         )
     )
 
-    assert "overhead    200 MB  when it was last loaded it held 4.10 GB\n" in page
+    assert "overhead    200 MB  a worker without its weights; last time it held 4.10 GB\n" in page
     assert "budget     24.0 GB  less 2.00 GB that ended workers still hold\n" in page
     assert "over       1.00 GB\n" in page
     assert page.endswith(
         "It would be loaded after evicting old to free 3.00 GB (rule lru: coldest single model "
         "that frees enough).\n"
-        "Its last load took 7.0 s.\n"
+        "It took 7.0 s last time, once its process had started.\n"
         "\n"
         "IN MEMORY     SIZE  LAST USED\n"
         "old        9.00 GB     1m ago  would go\n"

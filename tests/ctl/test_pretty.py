@@ -28,6 +28,12 @@ def test_a_table_keeps_numbers_whole_and_wraps_words() -> None:
     ]
 
 
+def test_an_indented_paragraph_keeps_its_indent_where_it_is_broken() -> None:
+    text = drawn(Line("  It takes 224 MB of the well-kept budget"), width=24)
+
+    assert text == "  It takes 224 MB of the\n  well-kept budget\n"
+
+
 def test_fixed_widths_let_a_later_table_continue_an_earlier_one() -> None:
     columns = (Column("A", width=4), Column("B"))
     first = drawn(Table(columns, ((Cell("x"), Cell("y")),)))

@@ -69,6 +69,20 @@ def slot(**fields: object) -> c.ResidentModel:
     return msgspec.structs.replace(base, **fields)
 
 
+def test_back_after_its_worker_was_killed() -> None:
+    killed = m.WorkerExited(worker="w1", model="a", exit_code=None, signal=9, expected=False)
+    again = msgspec.structs.replace(LOAD, worker="w2", reason="restore", asked_by=("mlxd",))
+    ready = msgspec.structs.replace(READY, worker="w2")
+    steps: list[Step] = [*LOADED, (60, TIMER, (killed, again)), (50, TIMER, (ready,))]
+    text = plain(told(steps, slot(worker="w2")).page())
+
+    assert (
+        "  Loaded in 10.0 s at 14:12:30 (50s ago, records 3 to 4), because it was in memory before.\n"
+        "  Before that, at 14:12:20 (1m ago, record 3), worker w1 was killed by signal 9.\n"
+    ) in text
+    assert "1 crash in the log, 1 of them in the last 10 minutes" in text
+
+
 def test_idle_and_pinned() -> None:
     pin: Step = (300, PERSON, (m.ModelPinned(key="/a", model="a"),))
     here = slot(pinned=True, last_used_at_ms=NOW_MS - 120_000)
@@ -79,7 +93,7 @@ def test_idle_and_pinned() -> None:
         "  Loaded in 10.0 s at 14:03:30 (9m ago, records 1 to 2), for a request by mlx-bridge.\n"
         "  It takes 4.00 GB of the budget of 24.0 GB. Reserved: 4.00 GB = weights 3.00 GB + "
         "KV cache 800 MB (16,000 tokens) + overhead 200 MB; measured: 3.00 GB.\n"
-        "  Idle since 14:11:20 (2m ago); 12 requests since it was loaded, as far as recorded.\n"
+        "  Idle since 14:11:20 (2m ago); 12 requests recorded since it was loaded.\n"
         "  Pinned by mlxctl load at 14:08:20 (5m ago, record 4): never evicted, never expired.\n"
     )
 

@@ -95,7 +95,9 @@ async def test_a_snapshot_gives_what_the_whole_log_gives() -> None:
 async def test_a_changed_configuration_is_applied_and_recorded() -> None:
     with temporary_home() as home:
         async with running_daemon(home) as daemon:
-            home.config_file.write_text('[pool]\nmemory = "2G"\nworkers_max = 3\n')
+            home.config_file.write_text(
+                '[pool]\nmemory = "2G"\nworkers_max = 3\n[worker]\nspare = false\n'
+            )
             async with open_control(str(home.control_socket), "test") as control:
                 changed = await control.reload_config()
                 assert set(changed.keys) == {"pool.memory", "pool.workers_max"}

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,7 +57,8 @@ def page(browser: Browser) -> Iterator[Page]:
         tab.on("console", hear)
         tab.on("pageerror", lambda error: said.append(str(error)))
         yield tab
-    assert [line for line in said if "401" not in line] == []
+    # Chromium itself reports every answer of 400 and more; what the page makes of one is tested.
+    assert [line for line in said if "the server responded with a status of" not in line] == []
 
 
 def ask(page: Page, model: str, words: str) -> None:
@@ -147,7 +149,7 @@ def test_what_a_button_could_not_do_stays_to_be_read(small: Service, page: Page)
     before = page.locator("#about").inner_text()
     row.get_by_role("button", name=f"pin {BUNDLED}").click()
     expect(page.locator("#notices")).to_contain_text("read-only")
-    expect(page.locator("#about")).not_to_have_text(before, timeout=90_000)  # drawn again
+    expect(page.locator("#about")).not_to_have_text(before)  # time goes on: drawn again
     expect(page.locator("#notices")).to_contain_text("read-only")
     row.get_by_role("button", name="unload").click()
     expect(page.locator("#notices")).to_be_empty()
@@ -178,7 +180,10 @@ def test_a_file_that_cannot_be_shown_to_the_model_is_refused_in_words(
     page.select_option("#model", BUNDLED)
     page.set_input_files("#file", notes)
     expect(page.locator("#refused")).to_have_text("notes.txt: not a PNG, JPEG, WebP or GIF picture")
-    page.set_input_files("#file", [RED_SQUARE] * 9)
+    pictures = [tmp_path / f"{number}.png" for number in range(9)]
+    for picture in pictures:
+        picture.write_bytes(RED_SQUARE.read_bytes())
+    page.set_input_files("#file", pictures)
     expect(page.locator("#refused")).to_contain_text("at most 8 pictures")
     expect(page.locator("#pictures img")).to_have_count(8)
 
@@ -236,11 +241,18 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(
         config.write_text(before, "utf-8")
 
 
-def test_nothing_is_wider_than_a_telephone(small: Service, page: Page) -> None:
-    page.set_viewport_size({"width": 380, "height": 800})
+def test_nothing_is_wider_than_the_window(small: Service, page: Page, tmp_path: Path) -> None:
+    small.mlxctl("load", BUNDLED)
+    long = tmp_path / "a-model-of-a-family-with-a-very-long-name-Instruct-2507-4bit-DWQ"
+    known = json.loads(small.mlxctl("models", "--json").stdout)["models"]
+    shutil.copytree(next(one["path"] for one in known if one["name"] == BUNDLED), long)
+    small.mlxctl("load", str(long))
     page.goto(small.url)
-    expect(page.locator("#events li").first).to_be_visible()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 380
+    expect(page.locator("#about-model option", has_text=long.name)).to_have_count(1)
+    for width in (380, 1024, 1440):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    small.mlxctl("unload", long.name)
 
 
 def test_the_buttons_of_a_model_can_be_reached_at_every_width(small: Service, page: Page) -> None:

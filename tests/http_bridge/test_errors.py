@@ -24,6 +24,11 @@ RETRY_HELPS = {
 }
 
 
+def test_a_fault_in_a_model_s_files_is_one_of_the_parameter_model() -> None:
+    fault = Fault(code=Code.INCOMPATIBLE, message="x", field="model.safetensors")
+    assert openai_error(fault)["error"]["param"] == "model"
+
+
 @pytest.mark.parametrize("code", list(Code))
 def test_sdks_are_told_whether_to_retry(code: Code) -> None:
     headers = error_headers(Fault(code=code, message="x"))

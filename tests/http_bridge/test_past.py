@@ -34,7 +34,7 @@ async def test_records_come_told_with_the_pool_after_them(home: Path) -> None:
         {
             "type": "load.ready",
             "model": "a",
-            "text": "ready after 900 ms: 3.00 GB measured, context 4,096 tokens",
+            "text": "ready after 900 ms of loading: 3.00 GB measured, context 4,096 tokens",
         }
     ]
     assert ready["committed_bytes"] == 4 * GB

@@ -184,6 +184,9 @@ def test_the_holder_of_a_lock_is_ended(tmp_path: Path) -> None:
         assert process.wait() == -signal.SIGTERM
     lock.write_text(f'{{"pid":{os.getpid()}}}')
     carry_out([EndHolder(lock)])  # a pid that nobody stands behind is no pid to signal
+    with held(lock):
+        lock.write_text(f'{{"pid":{process.pid}}}')
+        carry_out([EndHolder(lock)])  # it ended in this very moment
 
 
 def test_programs_of_the_system() -> None:

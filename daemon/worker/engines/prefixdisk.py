@@ -79,30 +79,31 @@ class Shelf:
         try:
             digest = _digest(path)
             arrays = mx.load(str(path)) if digest == _content_of(path) else None
-        except (OSError, RuntimeError) as error:
-            log.warning("prefix.unreadable", file=path.name, why=str(error))
-            arrays = None
-        if not isinstance(arrays, dict):
+            if isinstance(arrays, dict):
+                found = [arrays[str(i)] for i in range(len(arrays))]
+                mx.eval(found)
+                os.utime(path)
+                return found
             log.warning("prefix.damaged", file=path.name)
-            self._forget(block, path)
-            return None
-        found = [arrays[str(i)] for i in range(len(arrays))]
-        mx.eval(found)
-        os.utime(path)
-        return found
+        except (OSError, RuntimeError) as error:  # another worker may have removed it
+            log.warning("prefix.unreadable", file=path.name, why=str(error))
+        self._known().pop(block, None)
+        _removed(path)
+        return None
 
     def write(self, block: Block, arrays: list[mx.array]) -> None:
         """Keep a block; a disk that is full or fails only means that it is not kept."""
+        draft = self._folder / f"draft-{os.getpid()}{_SUFFIX}"
         try:
             for folder in (self._folder.parent, self._folder):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft = self._folder / f"draft-{os.getpid()}{_SUFFIX}"
             os.close(os.open(draft, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
             mx.save_safetensors(str(draft), {str(i): array for i, array in enumerate(arrays)})
             name = f"{block.begin}-{block.end}-{block.digest}-{_digest(draft)}{_SUFFIX}"
             draft.replace(self._folder / name)
         except (OSError, RuntimeError) as error:
             log.warning("prefix.unwritable", folder=str(self._folder), why=str(error))
+            _removed(draft)
             return
         self._known()[block] = self._folder / name
         self._bound()
@@ -122,14 +123,11 @@ class Shelf:
         for _, _, size, path in sorted(files):
             if held <= self._bytes_max and excess_files <= 0:
                 return
-            path.unlink(missing_ok=True)
+            if not _removed(path):
+                continue
             held, excess_files = held - size, excess_files - 1
             if path.parent == self._folder and (block := _block(path)) is not None:
                 self._known().pop(block, None)
-
-    def _forget(self, block: Block, path: Path) -> None:
-        self._known().pop(block, None)
-        path.unlink(missing_ok=True)
 
 
 class KeptOnDisk:
@@ -208,11 +206,21 @@ def _sizes(root: Path) -> Iterator[tuple[int, int, int, Path]]:
     for path in root.glob(f"*/*{_SUFFIX}"):
         try:
             stat = path.stat()
-        except FileNotFoundError:
+        except OSError:
             continue
         block = _block(path)
         nearness = 0 if block is None else -block.begin
         yield int(stat.st_mtime // 60), nearness, stat.st_size, path
+
+
+def _removed(path: Path) -> bool:
+    """Remove a file; whether it is gone."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("prefix.unremovable", file=path.name, why=str(error))
+        return False
+    return True
 
 
 def _block(path: Path) -> Block | None:

@@ -60,7 +60,8 @@ def naming_failures(folder: Path) -> Iterator[None]:
             raise LoadRefused(
                 "out_of_memory", f"{folder}: memory ran out while loading ({text})"
             ) from error
-        raise LoadRefused("incompatible", f"{folder} cannot be loaded: {text}") from error
+        hint = "correct its files, or get the model again"
+        raise LoadRefused("incompatible", f"{folder}: {text}; {hint}") from error
 
 
 def held_bytes() -> int:

@@ -94,7 +94,7 @@ async def test_a_model_in_memory_stays(mlxctl: Ctl) -> None:
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (known(), "mlxd/glimpse belongs to mlxd itself"),
+        (known(), "mlxd/glimpse belongs to mlxd itself and stays"),
         (known(source="alias", targets=("a", "b")), "is an alias: it stands for a, then b"),
         (known(source="loaded", path="/my/model"), "lies in a folder of yours, /my/model: only"),
     ],

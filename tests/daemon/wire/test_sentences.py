@@ -57,7 +57,7 @@ TOLD: list[tuple[m.DurableEvent, str]] = [
         m.LoadReady(
             worker="w1", model="g", measured_bytes=1_100_000_000, load_ms=840, context_tokens=2048
         ),
-        "ready after 840 ms: 1.10 GB measured, context 2,048 tokens",
+        "ready after 840 ms of loading: 1.10 GB measured, context 2,048 tokens",
     ),
     (
         m.LoadFailed(worker="w1", model="g", reason="out_of_memory", message="no room"),
@@ -211,10 +211,10 @@ def test_evictions_for_other_reasons_than_memory() -> None:
     started = {"type": "evict.started", "wanted": "b", "needed_bytes": 1, "rule": "lru"}
 
     assert sentence(started | {"reason": "workers_max", "candidates": []}) == (
-        "evicting: b needs a free place (workers_max); rule lru chose it from 0 candidates"
+        "evicting: b needs a free place (workers_max); chosen from 0 candidates by the rule lru"
     )
     assert sentence(started | {"reason": "pressure", "candidates": []}) == (
-        "evicting: the system is short of memory; rule lru chose it from 0 candidates"
+        "evicting: the system is short of memory; chosen from 0 candidates by the rule lru"
     )
     assert sentence(started | {"reason": "request", "candidates": []}) == "evicting: as asked"
 

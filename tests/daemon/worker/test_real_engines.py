@@ -186,8 +186,8 @@ def test_vision_equals_mlx_vlm(vision: tuple[Worker, Link, Path]) -> None:
     expected = vlm_generate(model, processor, prompt, image=images, max_tokens=24, temperature=0.0)
     asked = request(part(images[0]), part(images[1]), TextPart("Compare."))
     (answer, done), (beside, _) = whole(worker, asked, request(TextPart("Ping")))
-    # Random weights write broken characters, and mlx_vlm leaves those out.
-    assert answer.replace("\ufffd", "") == expected.text
+    # Random weights write broken characters, which mlx_vlm leaves out, and markers, as we do.
+    assert answer.replace("\ufffd", "") == expected.text.replace("</think>", "")
     swapped = request(part(images[1]), part(images[0]), TextPart("Compare."))
     assert whole(worker, swapped)[0][0] != answer, "the order matters"
     assert isinstance(done, Done)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from daemon.wire.data import ChatMessage, ImagePart, TextPart
 from daemon.wire.errors import Code, MlxdError
-from daemon.worker.engines.images import decode_images
+from daemon.worker.engines.images import decode_images, decoded_ahead, has_images
 
 
 def encoded(image: Image.Image, format_: str = "PNG", **options: Any) -> bytes:
@@ -87,3 +87,24 @@ def test_pictures_are_bounded_together() -> None:
     error = refusal(large, large, large)
     assert error.fault.field == "messages[1].content[2]"
     assert "128 megapixels together" in error.fault.message
+
+
+def test_what_was_decoded_ahead_comes_out_in_order_and_is_not_decoded_again() -> None:
+    green = Image.new("RGB", (3, 5), (0, 255, 0))
+    messages = said(encoded(RED), encoded(green))
+    ahead = decoded_ahead((*messages, *said(encoded(RED))))
+    assert has_images(messages)
+    assert has_images(ahead)
+    assert not has_images(messages[:1])
+    assert not has_images(None)
+    sizes = [image.size for image in decode_images(ahead)]
+    assert sizes == [(8, 4), (3, 5), (8, 4)]
+    parts = [part for message in ahead for part in message.parts if isinstance(part, ImagePart)]
+    assert {part.data for part in parts} == {b""}, "so that nothing is left to decode"
+
+
+def test_bounds_hold_for_what_is_decoded_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daemon.worker.engines.images.REQUEST_PIXELS_MAX", 40)
+    with pytest.raises(MlxdError, match="megapixels together") as caught:
+        decoded_ahead(said(encoded(RED), encoded(RED)))
+    assert caught.value.fault.field == "messages[1].content[1]"

@@ -139,6 +139,30 @@ def test_a_disk_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
     assert check(store, [*LONG, 7]) == len(LONG)
 
 
+def test_what_cannot_be_removed_stays_and_is_no_failure(tmp_path: Path) -> None:
+    other = tmp_path / "other" / "0-10-ab-cd.safetensors"
+    other.mkdir(parents=True)  # no unlink takes away a folder
+    os.utime(other, (1000, 1000))
+    store = kept_in(tmp_path, bytes_max=1)
+    store.keep(LONG, lambda: cache_of(LONG))
+    while store.put_away():
+        continue
+    assert other.is_dir()
+    assert len(files(tmp_path / "model")) == 0, "the bound goes on to the next"
+
+
+def test_a_block_that_could_not_be_written_leaves_nothing(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "model", 1 << 24)
+    (tmp_path / "model").mkdir()
+    block, arrays = Block(0, 10, "ab"), [mx.ones((1, 1, 10, 4))]
+    shelf.write(block, arrays)
+    (written,) = files(tmp_path)
+    written.unlink()
+    written.mkdir()  # in the way of the next
+    shelf.write(block, arrays)
+    assert files(tmp_path) == [written]
+
+
 @pytest.mark.parametrize("changed", [{"identity": "b"}, {"adapter": "/lora"}, {"path": "/other"}])
 def test_each_model_has_a_folder_of_its_own(tmp_path: Path, changed: dict[str, Any]) -> None:
     told = {"prefix_dir": str(tmp_path), "prefix_disk_bytes": 1}
