@@ -29,6 +29,7 @@ from daemon.eventlog.audit import verify
 from daemon.eventlog.disk import OsDisk
 from daemon.eventlog.log import EventLog
 from daemon.eventlog.record import Record
+from daemon.kernel import BATCH_MAX
 from daemon.pool.evolve import evolve
 from daemon.pool.messages import (
     Candidate,
@@ -147,7 +148,7 @@ def build(folder: Path, records: int) -> None:
     log, _ = EventLog.open(folder, OsDisk())
     for number in range(records):
         log.append(NOW_MS + number, *story(number))
-        if log.batch_full:
+        if number % BATCH_MAX == 0:
             log.commit(sync=False)
     log.commit(sync=True)
     log.close()

@@ -158,9 +158,11 @@ class Explainer:
 
     def _use(self, model: c.ResidentModel) -> str:
         served = self._story.requests
-        requests = f"{counted(served, 'request')} recorded since it was loaded"
+        requests = "its requests are recorded once a minute"
+        if served:
+            requests = f"{counted(served, 'request')} recorded since it was loaded"
         if model.state == "busy" or model.last_used_at_ms is None:
-            return f"{requests}."
+            return f"{requests[0].upper()}{requests[1:]}."
         if model.last_used_at_ms == model.loaded_at_ms and not served:
             return f"Nobody has used it since it was loaded, {self._ago(model.last_used_at_ms)}."
         return f"Idle since {self._at(model.last_used_at_ms)}; {requests}."
@@ -282,6 +284,13 @@ class Explainer:
             yield f"When the cause is mended: mlxctl unquarantine {name}"
         elif self._known is None:
             yield "No model of that name is on disk now (mlxctl models lists what is)."
+        elif waiting := [one for one in self._status.queue if one.model == name]:
+            waited = format_duration_ms(self._now_ms - waiting[0].since_ms)
+            verb = "waits" if len(waiting) == 1 else "wait"
+            yield (
+                f"{counted(len(waiting), 'request')} for it {verb} now, for {waited} already. "
+                f"What for: mlxctl load --estimate {name}"
+            )
         elif self._known.problem:
             yield f"Its files rule it out: {self._known.problem}"
         elif story.failed is not None and story.failed.event.get("reason") == "incompatible":

@@ -19,7 +19,7 @@ from daemon.logtool import log_group
 from daemon.version import VERSION
 from daemon.wire.errors import MlxdError
 from daemon.wire.locks import AlreadyRunning
-from daemon.wire.logs import set_up_program_logging
+from daemon.wire.logs import announce, set_up_program_logging
 from daemon.wire.paths import Home, find_home
 from daemon.wire.settings import load_settings
 from launchd.activation import CONTROL_SOCKET, inherited_sockets
@@ -86,7 +86,7 @@ def _run() -> int:
 def _ready(socket: Path) -> None:
     """One line on stdout, for whoever started the daemon and waits for it."""
     line = {"event": "daemon.ready", "socket": str(socket), "pid": os.getpid()}
-    click.echo(json.dumps(line))
+    announce(json.dumps(line).encode())
     structlog.get_logger("daemon").info(**line)
 
 

@@ -112,10 +112,8 @@ def _print(report: Any, as_json: bool, text: str) -> None:
 
 
 def _verify_text(report: VerifyReport) -> str:
-    lines = [
-        f"{counted(report.records, 'record')} in {counted(report.segments, 'segment')} "
-        f"({format_bytes(report.bytes)}): every line holds"
-    ]
+    found = f"{counted(report.records, 'record')} in {counted(report.segments, 'segment')}"
+    lines = [f"{found} ({format_bytes(report.bytes)}): good"]
     lines += [f"damage: {damage}" for damage in report.damages]
     lines += [f"unreadable: {unreadable}" for unreadable in report.unreadable]
     lines += [

@@ -9,13 +9,13 @@ from importlib import metadata
 from typing import Final
 
 import anyio
-import click
 import msgspec
 import structlog
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from daemon.wire.errors import Code, MlxdError
+from daemon.wire.logs import announce
 from daemon.wire.settings import HttpSettings
 from http_bridge import security
 from http_bridge.app import Bridge
@@ -142,14 +142,14 @@ async def run_bridge(
     """Serve until SIGTERM or SIGINT; the first line on stdout says where, in JSON."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with open_bridge(control_socket, http, inherited) as (host, port):
-            announce(host, port)
+            _announce(host, port)
             async for received in signals:
                 _log.info("bridge.stopping", signal=received.name)
                 break
     _log.info("bridge.stopped")
 
 
-def announce(host: str, port: int) -> None:
+def _announce(host: str, port: int) -> None:
     """Say where the bridge listens, for people's logs and for programs that wait for it."""
     line = {"event": "bridge.listening", "host": host, "port": port}
-    click.echo(msgspec.json.encode(line))
+    announce(msgspec.json.encode(line))

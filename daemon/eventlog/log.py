@@ -27,7 +27,9 @@ from daemon.eventlog.segment import segment_name
 from daemon.eventlog.snapshot import Position, Snapshot, write_snapshot
 from daemon.pool.messages import Cause, DurableEvent
 
-BATCH_BYTES: Final = 1 << 16
+PROBE_BYTES: Final = 1 << 16
+"""More than a batch of the usual size: where this fits, the log goes on."""
+
 SEGMENT_BYTES_MAX: Final = 8 << 20
 PROBE_NAME: Final = ".probe"
 
@@ -89,7 +91,6 @@ class EventLog(LogReader):
         self._committed = found.end
         self._head = found.end
         self._buffer: list[bytes] = []
-        self._buffer_bytes = 0
         self._unsynced_bytes = 0
         self._rotate = False
         self._cut_due = False
@@ -158,11 +159,6 @@ class EventLog(LogReader):
         """After the last committed record."""
         return self._committed
 
-    @property
-    def batch_full(self) -> bool:
-        """Whether what was appended should be committed before more is."""
-        return self._buffer_bytes >= BATCH_BYTES
-
     def append(self, at_ms: int, cause: Cause, events: tuple[DurableEvent, ...]) -> Record:
         """Number and seal the next record, and hold it for :meth:`commit`.
 
@@ -190,7 +186,6 @@ class EventLog(LogReader):
         if not self._buffer:
             self._rotate = opens
         self._buffer.append(line + b"\n")
-        self._buffer_bytes += len(line) + 1
         self._head = Position(seq=record.seq, at_ms=at_ms, chain=record.chain)
         return record
 
@@ -240,7 +235,7 @@ class EventLog(LogReader):
         path = self._folder / PROBE_NAME
         try:
             self._cut_back()
-            put_file(self._disk, path, bytes(BATCH_BYTES))
+            put_file(self._disk, path, bytes(PROBE_BYTES))
             self._disk.remove(path)
         except LogWriteFailed:
             return False  # read_only says why
@@ -281,7 +276,6 @@ class EventLog(LogReader):
 
     def _forget_buffer(self) -> None:
         self._buffer = []
-        self._buffer_bytes = 0
         self._rotate = False
 
     def _start_segment(self) -> None:

@@ -17,6 +17,7 @@ from daemon.models.safetensors import Tensor, read_header
 from daemon.wire.errors import Code, MlxdError
 
 JSON_BYTES_MAX: Final = 64 << 20
+_INDEX: Final = "model.safetensors.index.json"
 _SHARD: Final = re.compile(r"(.*-)(\d{1,6})(-of-)(\d{1,6})(\.safetensors)")
 _PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -107,7 +108,8 @@ def read_weights(
         MlxdError: ``incompatible`` if there are no such files, a shard is missing, or a file
             is damaged; the file is named.
     """
-    indexed = _indexed_shards(folder, files)
+    index = _read_index(folder, files)
+    indexed = _indexed_shards(folder, files, index)
     names = [
         name
         for name in files
@@ -125,6 +127,7 @@ def read_weights(
         tensors.update(read_header(folder / name))
     if not tensors:
         raise broken(folder / loaded[0], "holds no weights")
+    _check_index(folder, {n: shard for n, shard in index.items() if shard in loaded}, tensors)
     return tensors
 
 
@@ -162,18 +165,33 @@ def broken(path: Path, what: str) -> MlxdError:
     )
 
 
-def _indexed_shards(folder: Path, files: dict[str, os.stat_result]) -> set[str]:
-    """The shards that the index names; all of them are there. Empty without an index."""
-    name = "model.safetensors.index.json"
-    if name not in files:
-        return set()
-    weight_map = read_json(folder / name).get("weight_map")
+def _read_index(folder: Path, files: dict[str, os.stat_result]) -> dict[str, str]:
+    """Which shard holds which tensor, as the index says it. Empty without an index."""
+    if _INDEX not in files:
+        return {}
+    weight_map = read_json(folder / _INDEX).get("weight_map")
     if not isinstance(weight_map, dict):
-        raise broken(folder / name, "has no weight_map")
-    shards = {str(shard) for shard in weight_map.values()}
+        raise broken(folder / _INDEX, "has no weight_map")
+    return {name: str(shard) for name, shard in weight_map.items()}
+
+
+def _indexed_shards(
+    folder: Path, files: dict[str, os.stat_result], index: dict[str, str]
+) -> set[str]:
+    """The shards that the index names; all of them are there."""
+    shards = set(index.values())
     if missing := sorted(shards - files.keys()):
         raise _missing(folder, missing, len(shards))
     return shards
+
+
+def _check_index(folder: Path, index: dict[str, str], tensors: dict[str, Tensor]) -> None:
+    """A tensor that the index has and no shard: files of two downloads or conversions."""
+    absent = sorted(index.keys() - tensors.keys())
+    if absent:
+        more = f" and {len(absent) - 1} more tensors" if len(absent) > 1 else ""
+        what = f'names "{absent[0][:80]}"{more}, but {index[absent[0]]} does not hold it'
+        raise broken(folder / _INDEX, what)
 
 
 def _check_numbering(folder: Path, names: list[str]) -> None:

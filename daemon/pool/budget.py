@@ -32,7 +32,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
         """The sum in words: "541.2 MB = weights 119.0 MB + …"."""
         return (
             f"{format_bytes(self.total_bytes)} = weights {format_bytes(self.weights_bytes)}"
-            f" + KV cache {format_bytes(self.kv_bytes)} ({self.kv_tokens} tokens)"
+            f" + KV cache {format_bytes(self.kv_bytes)} ({self.kv_tokens:,} tokens)"
             f" + overhead {format_bytes(self.overhead_bytes)}"
         )
 

@@ -18,6 +18,7 @@ from daemon.pool.state import (
     Slot,
     Stopping,
 )
+from daemon.wire.units import counted
 
 
 class Fits(msgspec.Struct, frozen=True):
@@ -161,7 +162,9 @@ def _protection(pool: Pool, slot: Slot, now_ms: int, patient: bool) -> str | Non
         case Loading():
             return "loading"
         case Busy():
-            return f"in use: {len(slot.leases)} leases, {slot.running} requests running"
+            return (
+                f"in use: {counted(len(slot.leases), 'lease')}, {counted(slot.running, 'request')}"
+            )
         case Draining() | Stopping():
             return "already leaving"
         case Idle():

@@ -9,6 +9,7 @@ from daemon.pool.leaving import begin_eviction, begin_unload
 from daemon.pool.schedule import READ_ONLY_RETRY_MS, admit, load_ended_badly, read_only_message
 from daemon.pool.state import Busy, Draining, Idle, Loading, Stopping, has_asked_ttl
 from daemon.wire.errors import Code
+from daemon.wire.units import counted
 
 
 def client_command(draft: Draft, command: m.ClientCommand) -> None:
@@ -133,8 +134,8 @@ def _in_use(draft: Draft, command: m.Unload | m.Evict, slot: Busy) -> None:
     draft.refuse(
         command.ticket,
         Code.CONFLICT,
-        f"{command.name} is in use ({len(slot.leases)} leases, {slot.running} requests "
-        "running); wait until it is idle, then unload it",
+        f"{command.name} is in use ({counted(len(slot.leases), 'lease')}, "
+        f"{counted(slot.running, 'request')} running); wait until it is idle, then unload it",
     )
 
 

@@ -6,7 +6,7 @@ from daemon.pool import messages as m
 from daemon.pool.budget import committed_bytes, spare_bytes
 from daemon.pool.decide import expiry_ms
 from daemon.pool.estimate import TICKET, estimate
-from daemon.pool.state import Busy, Draining, Idle, Loading, Pool, Slot, Stopping
+from daemon.pool.state import Busy, Draining, Idle, Loading, Pool, Slot, Stopping, Tenant
 from daemon.wire import control as c
 from daemon.wire.units import format_bytes
 
@@ -163,7 +163,7 @@ def _resident(pool: Pool, key: str, slot: Slot) -> c.ResidentModel:
         pid=tenant.process.pid if tenant.process is not None else None,
         claim_bytes=tenant.claim_bytes,
         measured_bytes=tenant.measured_bytes,
-        context_tokens=service.context_tokens if service else model.context_tokens,
+        context_tokens=service.context_tokens if service else _planned_tokens(tenant),
         leases=len(slot.leases) if isinstance(slot, Busy) else 0,
         running=slot.running if isinstance(slot, Busy) else 0,
         progress=_progress(slot),
@@ -173,6 +173,12 @@ def _resident(pool: Pool, key: str, slot: Slot) -> c.ResidentModel:
         expires_at_ms=expiry_ms(pool, key, slot) if isinstance(slot, Idle) else None,
         tokens_per_s=round(tenant.tokens_per_s, 1),
     )
+
+
+def _planned_tokens(tenant: Tenant) -> int:
+    """The context of a model that is coming or going: at most its share of the KV cache."""
+    wanted = tenant.model.context_tokens
+    return min(wanted, tenant.kv_tokens) if wanted and tenant.kv_tokens else wanted
 
 
 def state_name(slot: Slot) -> c.ModelState:

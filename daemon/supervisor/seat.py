@@ -95,9 +95,12 @@ class Seat:
     def tell(self, command: d.LinkCommand) -> None:
         """Queue a command; it is sent once the link is up.
 
-        A worker is told a handful of things in its life: a full outbox is our own bug. One
-        whose link has ended is told nothing more.
+        A worker is told a handful of things in its life: a full outbox is our own bug. Only
+        that memory is short may be said for ever; while anything waits to be sent, it is not.
+        One whose link has ended is told nothing more.
         """
+        if isinstance(command, d.Trim) and self._send.statistics().current_buffer_used:
+            return
         self.loading |= isinstance(command, d.Begin)
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             self._send.send_nowait(command)

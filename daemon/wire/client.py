@@ -128,14 +128,6 @@ class Control:
         """Unload a resident model after ``ttl_s`` without use; None keeps it."""
         await self._call(c.SetTtl(id=self._id(), model=model, ttl_s=ttl_s), c.Ok)
 
-    async def unquarantine(self, model: str) -> None:
-        """Let a model that crashed too often be tried again."""
-        await self._call(c.UnquarantineModel(id=self._id(), model=model), c.Ok)
-
-    async def clear_safe_mode(self) -> None:
-        """Go back to normal after unclean starts."""
-        await self._call(c.ClearSafeMode(id=self._id()), c.Ok)
-
     async def reload_config(self) -> c.ConfigReloaded:
         """Have config.toml read again; what changed."""
         return await self._call(c.ReloadConfig(id=self._id()), c.ConfigReloaded)
@@ -392,6 +384,6 @@ async def _connect(path: str, grace_s: float) -> ByteStream:
 def _no_answer(path: str) -> MlxdError:
     return MlxdError(
         Code.NO_DAEMON,
-        f"no mlxd daemon answers on {path}",
+        f"no mlxd daemon answers on {path}; start the daemon: mlxd",
         hint="start the daemon: mlxd",
     )

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -29,14 +29,14 @@ def held(lock: Path, *, wait: bool = False) -> Iterator[None]:
     Raises:
         AlreadyRunning: Another process holds it.
     """
-    with lock.open("ab") as file:
+    with lock.open("ab", buffering=0) as file:
         if not take(file.fileno()):
             if not wait:
                 raise AlreadyRunning(str(lock))
             fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
-        file.write(msgspec.json.encode(Holder(os.getpid())) + b"\n")
-        file.flush()
+        with suppress(OSError):  # a full disk: held all the same, by who does not say its pid
+            file.write(msgspec.json.encode(Holder(os.getpid())) + b"\n")
         yield
 
 

@@ -117,6 +117,16 @@ def set_up_logging(level: str = "INFO", *, file: Path | None = None, **always: s
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
+def announce(line: bytes) -> None:
+    """Say on standard output that this program serves, to whoever started it and waits.
+
+    A service's goes into a file, and a program that serves does not end for want of room there.
+    """
+    if sys.stdout is not None:  # closed by whoever started it: the descriptor is another's
+        with suppress(OSError):
+            os.write(sys.stdout.fileno(), line + b"\n")
+
+
 def boot_log(log: Path) -> Path:
     """Where a service's standard output and error go: what it says when ``log`` is silent."""
     return log.with_suffix(".boot.log")

@@ -99,8 +99,8 @@ def _worker_spawned(e: Fields) -> str:
 
 def _load_ready(e: Fields) -> str:
     return (
-        f"ready after {format_duration_ms(e['load_ms'])} of loading: {format_bytes(e['measured_bytes'])} "
-        f"measured, context {e['context_tokens']:,} tokens"
+        f"ready after {format_duration_ms(e['load_ms'])} of loading: "
+        f"{format_bytes(e['measured_bytes'])} measured, context {e['context_tokens']:,} tokens"
     )
 
 

@@ -206,3 +206,17 @@ def test_a_cancelled_row_leaves_its_beginning(
     again = alone(warm, first)
     same(again, alone(open_bench(kv_bytes=0), first))
     assert cached(again) == (prompt_tokens(again) - 1 if reuses else 0)
+
+
+def test_nothing_of_a_row_stays_with_the_batch(open_bench: Callable[..., Bench]) -> None:
+    """Its embeddings are megabytes, and go when its prompt is computed; its names with it."""
+    bench = open_bench()
+    first, second = turns(ONE)
+    finished, cancelled, waiting = bench.ask(first), bench.ask(second), bench.ask(first)
+    while not cancelled.deltas:
+        bench.step()
+    bench.engine.cancel(bench.id_of(waiting))
+    bench.engine.cancel(bench.id_of(cancelled))
+    bench.run(finished)
+    batch = bench.engine._rows._decoder._batch  # type: ignore[attr-defined]
+    assert batch._names == batch._found == batch._generation_batch.fed == {}

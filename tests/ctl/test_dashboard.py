@@ -39,7 +39,10 @@ def test_the_newest_events_fill_the_room_that_is_left() -> None:
         "LATELY",
         "14:13:20  mlxd 0.1.0 started as pid 812, run 1, budget 24.0 GB of 32.0 GB",
         "14:13:21  mlxd/glimpse: loading as asked by mlxctl: 1.20 GB reserved",
-        "14:13:22  mlxd/glimpse: ready after 840 ms of loading: 1.10 GB measured, context 2,048 tokens",
+        (
+            "14:13:22  mlxd/glimpse: ready after 840 ms of loading: "
+            "1.10 GB measured, context 2,048 tokens"
+        ),
     ]
     assert plain(made.body(40, 9)).splitlines()[5:] == [
         "",

@@ -34,13 +34,15 @@ def test_piped_timeline_word_for_word() -> None:
         "     3  2026-09-21 14:13:21  worker.spawned       mlxd/glimpse              "
         "worker                worker w1 runs as pid 900\n"
         "     4  2026-09-21 14:13:22  load.ready           mlxd/glimpse              "
-        "worker                ready after 840 ms of loading: 1.10 GB measured, context 2,048 tokens\n"
+        "worker                ready after 840 ms of loading: "
+        "1.10 GB measured, context 2,048 tokens\n"
     )
 
 
 def test_a_long_name_loses_its_middle_on_a_terminal_and_nothing_in_a_pipe() -> None:
     name = "mlx-community/Qwen3-235B-A22B-Instruct-2507-4bit-DWQ"
-    record = Record(5, 1_790_000_000_000, {"command": "pin"}, ({"type": "model.pinned", "model": name},))
+    pinned = {"type": "model.pinned", "model": name}
+    record = Record(5, 1_790_000_000_000, {"command": "pin"}, (pinned,))
 
     def shown(width: int | None) -> str:
         (*_, table) = Timeline(ModelNames({}), width, UTC).page([(record, record.events)])

@@ -61,12 +61,22 @@ def told(steps: list[Step], here: c.ResidentModel | None = None, **more: object)
         story.take(read_record(msgspec.json.encode(record).decode()))
     on_disk = more.get("on_disk", known(name="a", path="/a", kind="text", weights_bytes=3 * GB))
     assert on_disk is None or isinstance(on_disk, c.KnownModel)
-    return Explainer(story, here, on_disk, status(now_ms=NOW_MS), UTC).explain()
+    queue = more.get("queue", ())
+    return Explainer(story, here, on_disk, status(now_ms=NOW_MS, queue=queue), UTC).explain()
 
 
 def slot(**fields: object) -> c.ResidentModel:
     base = resident(name="a", claim_bytes=4 * GB, measured_bytes=3 * GB, expires_at_ms=None)
     return msgspec.structs.replace(base, **fields)
+
+
+def test_who_waits_for_it_is_counted() -> None:
+    waiting = c.QueuedRequest(model="a", client="app", since_ms=NOW_MS - 9_000, deadline_at_ms=None)
+    other = msgspec.structs.replace(waiting, model="b")
+    text = plain(told(LOADED[:0], queue=(other, waiting)).page())
+
+    assert "1 request for it waits now, for 9.0 s already" in text
+    assert "mlxctl load --estimate a" in text
 
 
 def test_back_after_its_worker_was_killed() -> None:
@@ -77,7 +87,8 @@ def test_back_after_its_worker_was_killed() -> None:
     text = plain(told(steps, slot(worker="w2")).page())
 
     assert (
-        "  Loaded in 10.0 s at 14:12:30 (50s ago, records 3 to 4), because it was in memory before.\n"
+        "  Loaded in 10.0 s at 14:12:30 (50s ago, records 3 to 4), "
+        "because it was in memory before.\n"
         "  Before that, at 14:12:20 (1m ago, record 3), worker w1 was killed by signal 9.\n"
     ) in text
     assert "1 crash in the log, 1 of them in the last 10 minutes" in text

@@ -96,7 +96,7 @@ class _Batch(BatchGenerator):  # type: ignore[misc]
             compute_logprobs=False,
         )
         self._store = store
-        self._prompts: dict[int, _Prompt] = {}
+        self._names: dict[int, list[int] | None] = {}
         self._found: dict[int, Found] = {}
         generation = _Generation.empty(
             self.model, self.sampler, self.tokenizer.stopping_criteria, compute_logprobs=False
@@ -112,12 +112,12 @@ class _Batch(BatchGenerator):  # type: ignore[misc]
             prompt_kwargs=[prompt.embedded],
             logits_processors=[processors or None],
         )
-        self._prompts[uid], self._found[uid] = prompt, found
+        self._names[uid], self._found[uid] = prompt.names, found
         return int(uid)
 
     def take_out(self, uid: int) -> None:
         self.remove(uid)
-        self._prompts.pop(uid, None)
+        self._names.pop(uid, None)
         self._found.pop(uid, None)
 
     def _build_mixed_prompt_batch(self, sequences: list[Any]) -> PromptProcessingBatch | None:
@@ -152,10 +152,10 @@ class _Batch(BatchGenerator):  # type: ignore[misc]
 
     def _left(self, uid: int, fed: list[int], take: Callable[[], list[Any]]) -> None:
         self._keep(uid, fed, take)
-        del self._prompts[uid]
+        del self._names[uid]
 
     def _keep(self, uid: int, fed: list[int], take: Callable[[], list[Any]]) -> None:
-        names = self._prompts[uid].names
+        names = self._names[uid]
         if self._store is not None and names is not None:
             self._store.keep(names + fed, take)
 

@@ -46,7 +46,8 @@ async def test_a_pipe_gets_plain_text(mlxctl: Ctl) -> None:
         "     3  2026-09-21 14:13:21  worker.spawned       mlxd/glimpse              "
         "worker                worker w1 runs as pid 900\n"
         "     4  2026-09-21 14:13:22  load.ready           mlxd/glimpse              "
-        "worker                ready after 840 ms of loading: 1.10 GB measured, context 2,048 tokens\n"
+        "worker                ready after 840 ms of loading: "
+        "1.10 GB measured, context 2,048 tokens\n"
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from daemon.eventlog.disk import Disk, OsDisk
 from daemon.eventlog.errors import LogBusy, LogWriteFailed
-from daemon.eventlog.log import BATCH_BYTES, EventLog
+from daemon.eventlog.log import EventLog
 from daemon.eventlog.opening import TAIL_BYTES
 from daemon.eventlog.reader import Line
 from daemon.eventlog.record import GENESIS, Record
@@ -141,19 +141,6 @@ def test_a_segment_ends_at_a_commit_once_it_is_big_enough(disk: FaultyDisk) -> N
     assert segments_in(disk, EVENTS) == (1, 6)
     log.close()
     assert [record.seq for record in reopened(disk).replay()] == list(range(1, 8))
-
-
-def test_the_batch_is_full_at_its_bound(disk: FaultyDisk) -> None:
-    log, _ = EventLog.open(EVENTS, disk)
-    assert not log.batch_full
-    count = 0
-    while not log.batch_full:
-        append_one = log.append(START_MS, TICK, (oversized_event(1000),))
-        count += 1
-    assert append_one.seq == count
-    assert BATCH_BYTES // 1300 < count < BATCH_BYTES // 1000
-    log.commit(sync=False)
-    assert not log.batch_full
 
 
 def test_unsynced_bytes_never_pass_what_a_torn_tail_may_be(disk: FaultyDisk) -> None:

@@ -230,6 +230,21 @@ def test_missing_shard_is_named(tmp_path: Path) -> None:
     assert refused(folder).fault.field == "model-00002-of-00002.safetensors"
 
 
+def test_an_index_of_other_files_is_named(tmp_path: Path) -> None:
+    """Shards of one download beside the index of another: the libraries name a parameter."""
+    held = dict.fromkeys(llama_tensors(), "model.safetensors")
+    name = "model.safetensors.index.json"
+    folder = write_folder(tmp_path, files={name: {"weight_map": held}})
+    assert inspect_folder(folder).kind == "text"
+    more = held | {"model.norm.weight": "model.safetensors", "lm_head.weight": "model.safetensors"}
+    error = refused(write_folder(tmp_path, files={name: {"weight_map": more}}))
+    assert error.fault.field == name
+    assert (
+        f'{name} in {folder} names "lm_head.weight" and 1 more tensors, but model.safetensors '
+        "does not hold it; correct it, or download the model again"
+    ) == error.fault.message
+
+
 def test_shards_are_summed_once_a_tensor(tmp_path: Path) -> None:
     folder = write_folder(tmp_path)
     (folder / "model-extra.safetensors").write_bytes(safetensors({"more": ("F32", (10,))}))

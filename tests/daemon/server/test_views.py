@@ -67,3 +67,13 @@ def test_the_speed_of_a_model_and_the_place_of_a_request_are_shown() -> None:
     shown = view(world.pool)
     assert [(one.name, one.tokens_per_s) for one in shown.models] == [("m3", 61.4)]
     assert [(waiting.model, waiting.priority) for waiting in shown.queue] == [("m2", 4)]
+
+
+def test_the_context_of_a_model_on_its_way_is_at_most_its_share_of_the_cache() -> None:
+    world = World(Limits(budget_bytes=10 * GB, kv_tokens=4096))
+    model = replace(option(3).model, context_tokens=8192)
+    options = (replace(option(3), model=model),)
+    world.do(m.Load(ticket=world.ticket(), client="mlxctl", options=options))
+
+    (loading,) = view(world.pool).models
+    assert (loading.state, loading.context_tokens) == ("loading", 4096)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from daemon.supervisor.seat import Speed
-from daemon.wire.data import Written
+from daemon.supervisor.residue import Wiring
+from daemon.supervisor.seat import OUTBOX_MAX, Seat, Speed
+from daemon.wire.data import Retire, Trim, Written
 
 
 def test_speed_is_that_of_the_last_ten_seconds_of_writing() -> None:
@@ -23,3 +24,14 @@ def test_a_worker_that_was_busy_for_long_before_it_was_adopted() -> None:
 
 def test_nothing_written_is_no_speed() -> None:
     assert Speed().add(Written(tokens=0, writing_ms=0)) == 0.0
+
+
+def test_a_worker_that_hangs_is_told_once_that_memory_is_short() -> None:
+    """It may be so for days: what it must hear has room in its outbox all the same."""
+    seat = Seat("w1", Wiring())
+    for _ in range(OUTBOX_MAX + 1):
+        seat.tell(Trim())
+    seat.tell(Retire(reason="test"))
+    assert seat.outbox.receive_nowait() == Trim()
+    assert seat.outbox.receive_nowait() == Retire(reason="test")
+    seat.close()

@@ -104,3 +104,14 @@ def test_a_holder_that_does_not_say_its_pid(tmp_path: Path) -> None:
         heard(process)
         lock.write_text("")
         assert holder_pid(lock) == 0
+
+
+def test_a_lock_is_held_though_its_disk_is_full(tmp_path: Path) -> None:
+    """The daemon starts then, too, and lends what is in memory."""
+    lock = tmp_path / "x.lock"
+    no_room = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+    command = [sys.executable, "-c", no_room + HOLD, str(lock), "now"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert heard(process) == b"held\n"
+        assert holder_pid(lock) == 0
+        process.kill()

@@ -51,6 +51,20 @@ def test_a_full_disk_ends_nothing() -> None:
     assert done.stdout.strip() == b"alive"
 
 
+def test_who_serves_needs_nobody_to_tell_it_to() -> None:
+    """A full disk under a service's standard output, a reader that has gone, a closed one."""
+    script = (
+        "import sys; from daemon.wire.logs import announce; announce(b'ready'); "
+        "sys.stderr.write('alive')"
+    )
+    command = [sys.executable, "-c", script]
+    heard = subprocess.run(command, capture_output=True, check=True)
+    assert (heard.stdout, heard.stderr) == (b"ready\n", b"alive")
+    for stdout in (">/dev/full", ">&-", "| true"):
+        shell = ["sh", "-c", f'"$@" {stdout}', "sh", *command]
+        assert subprocess.run(shell, capture_output=True, check=True).stderr == b"alive"
+
+
 SERVICE = """
 import logging, sys
 from pathlib import Path

@@ -79,8 +79,8 @@ TOLD: list[tuple[m.DurableEvent, str]] = [
             candidates=(m.Candidate(model="g", claim_bytes=1, last_used_at_ms=1),),
         ),
         (
-            "evicting: qwen3-8b needs 3.20 GB more; rule coldest that is enough chose it "
-            "from 1 candidate"
+            "evicting: qwen3-8b needs 3.20 GB more; "
+            "chosen from 1 candidate by the rule coldest that is enough"
         ),
     ),
     (
@@ -154,8 +154,10 @@ TOLD: list[tuple[m.DurableEvent, str]] = [
             busy_ms=2100,
             waits=m.Waits(requests=1, total_ms=4_000, longest_ms=4_000),
         ),
-        "2 requests: 1,234 tokens read, 56 written, busy 2.1 s of 1m; "
-        "1 request waited, 4.0 s at most",
+        (
+            "2 requests: 1,234 tokens read, 56 written, busy 2.1 s of 1m; "
+            "1 request waited, 4.0 s at most"
+        ),
     ),
     (
         m.SafeModeEntered(unclean_starts=3, quarantined=("g",)),
