@@ -66,6 +66,8 @@ class _Sample(msgspec.Struct, frozen=True, kw_only=True):
     decode_tokens_per_s: float | None
     first_at_ms: float
     ended_at_ms: float
+    tokens_at_first: int
+    tokens_at_last: int
     usage: d.Usage
 
 
@@ -146,6 +148,8 @@ async def _ask(control: Control, load: Load, prompt: str, tokens_max: int) -> _S
         decode_tokens_per_s=timing.tokens_per_s,
         first_at_ms=ended_at_ms if answer.first_at_ms is None else answer.first_at_ms,
         ended_at_ms=ended_at_ms if silent else answer.last_at_ms,
+        tokens_at_first=answer.tokens_at_first,
+        tokens_at_last=answer.tokens,
         usage=generation.done.usage,
     )
 
@@ -169,10 +173,11 @@ def _prefill(usage: d.Usage) -> float | None:
 
 
 def _total(run: list[_Sample]) -> float | None:
-    first = min(sample.first_at_ms for sample in run)
-    last = max(sample.ended_at_ms for sample in run)
-    tokens = sum(sample.usage.completion_tokens for sample in run)
-    return tokens * 1000 / (last - first) if last > first else None
+    """Of all streams from the first text on: what was there with it took its time before."""
+    first = min(run, key=lambda sample: sample.first_at_ms)
+    span_ms = max(sample.ended_at_ms for sample in run) - first.first_at_ms
+    tokens = sum(sample.tokens_at_last for sample in run) - first.tokens_at_first
+    return tokens * 1000 / span_ms if span_ms > 0 else None
 
 
 def _median(values: Iterable[float | None]) -> float | None:

@@ -124,7 +124,7 @@ def announce(line: bytes) -> None:
     """
     if sys.stdout is not None:  # closed by whoever started it: the descriptor is another's
         with suppress(OSError):
-            os.write(sys.stdout.fileno(), line + b"\n")
+            os.write(1, line + b"\n")
 
 
 def boot_log(log: Path) -> Path:

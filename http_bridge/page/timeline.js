@@ -230,15 +230,12 @@ function chart(pools, records, at) {
   const step = WIDTH / Math.max(1, records.length);
   const filled = carried(pools);
   const tallest = Math.max(1, ...filled.map((pool) => pool.committed_bytes));
-  const budget = filled.at(-1)?.budget_bytes ?? 0;
+  const budget = Math.max(0, ...filled.map((pool) => pool.budget_bytes));
   const scale = (HEIGHT - 14) / Math.max(tallest, Math.min(budget, tallest * 1.6));
   for (const [name, area] of stacked(filled)) {
     svg.append(make("svg:path", { class: `area c${colorOf(name)}`, d: outline(area, step, scale) }));
   }
-  if (budget * scale <= HEIGHT) {
-    const y = HEIGHT - budget * scale;
-    svg.append(make("svg:line", { class: "budget", x1: 0, x2: WIDTH, y1: y, y2: y }));
-  }
+  svg.append(make("svg:path", { class: "budget", d: steps(filled, step, scale) }));
   records.forEach((record, index) => {
     const mark = record.events.map((event) => tone(event.type)).find((t) => t === "bad" || t === "warn");
     if (!mark) return;
@@ -271,6 +268,13 @@ function stacked(pools) {
     });
     return [name, area];
   });
+}
+
+/** The budget as it was after each record; what is above the chart is not seen. */
+function steps(pools, step, scale) {
+  const at = (pool) => Math.max(-HEIGHT, HEIGHT - pool.budget_bytes * scale).toFixed(1);
+  const parts = pools.map((pool, index) => `V${at(pool)}H${((index + 1) * step).toFixed(1)}`);
+  return pools.length ? `M0 ${at(pools[0])}${parts.join("")}` : "M0 0";
 }
 
 /** A stepped area: what a record made true lasts until the next one, the last until now. */

@@ -49,9 +49,7 @@ async def running_daemon(
         command=FAKE_WORKER,
         env=worker_env(os.environ, {}),
     )
-    settings = Settings(
-        pool=PoolSettings(memory=budget_bytes), worker=WorkerSettings(spare=spare)
-    )
+    settings = Settings(pool=PoolSettings(memory=budget_bytes), worker=WorkerSettings(spare=spare))
     machine = Machine(boot_id(), 100 * GB)
     async with open_daemon(home, settings, launcher, machine, Stop(), inherited) as daemon:
         yield daemon

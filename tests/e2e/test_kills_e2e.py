@@ -21,7 +21,6 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from daemon import processes
 from daemon.eventlog.disk import OsDisk
 from daemon.eventlog.log import EventLog
 from daemon.pool.evolve import evolve

@@ -16,7 +16,7 @@ from daemon.wire.errors import Code, MlxdError
 from daemon.wire.locks import held
 from daemon.wire.paths import find_home
 from daemon.wire.settings import HttpSettings
-from http_bridge.run import announce as bridge_is_ready
+from http_bridge.run import _announce as bridge_is_ready
 from launchd import steps
 from launchd.local import this_service
 from launchd.service import READY, STATE_FILES, PartState, Service
@@ -175,12 +175,12 @@ def test_what_a_program_said_before_it_was_ready_is_no_complaint(machine: Machin
     assert machine.service().state()[0].said == ()
 
 
-def test_both_programs_say_so_when_they_are_ready(capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_programs_say_so_when_they_are_ready(capfd: pytest.CaptureFixture[str]) -> None:
     """Else what they said before would be taken for the reason why they do not run."""
     daemon_is_ready(Path("/run/mlxd.sock"))
     bridge_is_ready("127.0.0.1", 11411)
     daemon, bridge = (
-        line for line in capsys.readouterr().out.splitlines() if line.startswith(READY)
+        line for line in capfd.readouterr().out.splitlines() if line.startswith(READY)
     )
     assert ("daemon.ready" in daemon, "bridge.listening" in bridge) == (True, True)
 

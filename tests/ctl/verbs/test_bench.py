@@ -39,6 +39,8 @@ async def test_alone_and_several_at_once_with_new_prompts(mlxctl: Ctl) -> None:
     assert (shape["v"], shape["model"], shape["before"]) == (1, "tiny", None)
     assert [one["streams"] for one in shape["figures"]] == [1, 3]
     assert shape["figures"][0]["prefill_tokens_per_s"] == 1600.0
+    alone = shape["figures"][0]
+    assert alone["total_tokens_per_s"] == pytest.approx(alone["decode_tokens_per_s"], rel=0.01)
     assert shape["figures"][1]["prompt_tokens"] == 100
     assert shape["figures"][1]["completion_tokens"] == 3
     assert len(daemon.requests) == 18

@@ -60,7 +60,8 @@ def test_who_serves_needs_nobody_to_tell_it_to() -> None:
     command = [sys.executable, "-c", script]
     heard = subprocess.run(command, capture_output=True, check=True)
     assert (heard.stdout, heard.stderr) == (b"ready\n", b"alive")
-    for stdout in (">/dev/full", ">&-", "| true"):
+    full = [">/dev/full"] if Path("/dev/full").exists() else []  # Linux alone has it
+    for stdout in (*full, ">&-", "| true"):
         shell = ["sh", "-c", f'"$@" {stdout}', "sh", *command]
         assert subprocess.run(shell, capture_output=True, check=True).stderr == b"alive"
 
