@@ -42,7 +42,7 @@ def narrowed(document: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.e2e
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_request_ends_with_a_500_or_hangs(
     service: Service, http: httpx.Client, tmp_path: Path, seed: int
@@ -55,12 +55,13 @@ def test_no_request_ends_with_a_500_or_hangs(
             *(str(PROGRAM), "run", str(described), "--url", service.url),
             *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing"),
             *("--seed", str(seed), "--max-examples", "10", "--request-timeout", "60"),
-            *("--workers", "4", "--continue-on-failure", "--suppress-health-check", "all"),
+            # One worker: Python 3.11's ast.parse, which hypothesis uses, is not safe in threads.
+            *("--workers", "1", "--continue-on-failure", "--suppress-health-check", "all"),
         ],
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=850,
+        timeout=1700,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout[-20_000:] + ran.stderr[-2_000:]

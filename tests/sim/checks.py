@@ -23,7 +23,8 @@ def check(daemon: SimDaemon, host: SimHost) -> None:
     _check_memory(daemon, host)
     _check_waiting(daemon)
     _check_leases(daemon, host)
-    _check_times(daemon)
+    if not host.in_threads:  # a clock that goes ahead does so before its record is written
+        _check_times(daemon)
     if daemon.kernel.read_only is None and daemon.kernel.pool.read_only is None:
         _check_recorded(daemon)
 

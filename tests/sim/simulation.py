@@ -298,12 +298,6 @@ def _load(number: int, pin: bool, ticket: int) -> m.ClientCommand:
     return m.Load(ticket=ticket, client="person", options=(option(number),), pin=pin)
 
 
-async def _inline(function: Any, *arguments: object, **__: object) -> Any:
-    """What would run in a thread runs here: time is virtual, and threads are not."""
-    await trio.lowlevel.checkpoint()
-    return function(*arguments)
-
-
 def simulate(seed: int, steps: int) -> Outcome:
     """Run one simulation to its end.
 
@@ -312,10 +306,7 @@ def simulate(seed: int, steps: int) -> Outcome:
     """
     trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
     trio._core._run._r.seed(seed)
-    with (
-        patch.object(anyio.to_thread, "run_sync", _inline),
-        patch.object(kernel_module, "SNAPSHOT_EVERY", SNAPSHOT_EVERY),
-    ):
+    with patch.object(kernel_module, "SNAPSHOT_EVERY", SNAPSHOT_EVERY):
         try:
             return trio.run(_main, seed, steps, clock=trio.testing.MockClock(autojump_threshold=0))
         except BaseExceptionGroup as group:
@@ -337,6 +328,7 @@ async def _main(seed: int, steps: int) -> Outcome:
     async with trio.open_nursery() as tasks:
         host = SimHost(Random(seed + 1), tasks)
         simulation = Simulation(seed, host)
-        await simulation.run(steps)
+        with patch.object(anyio.to_thread, "run_sync", host.in_thread):
+            await simulation.run(steps)
         tasks.cancel_scope.cancel()
     return simulation.outcome
