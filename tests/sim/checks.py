@@ -20,6 +20,8 @@ def check(daemon: SimDaemon, host: SimHost) -> None:
         Violation: Something is not as it must be.
     """
     daemon.listen()
+    if daemon.kernel.read_only is not None or daemon.kernel.pool.read_only is not None:
+        daemon.blocked_at_s = trio.current_time()
     _check_memory(daemon, host)
     _check_waiting(daemon)
     _check_leases(daemon, host)

@@ -82,6 +82,8 @@ class SimDaemon:
         self.about_pins: Counter[str] = Counter()
         self.ending = False
         self.alive = True
+        self.blocked_at_s = -1.0
+        """When the log was last seen to be one that cannot be written."""
         self._waiting: dict[int, trio.Event] = {}
 
     async def ask(
