@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from daemon.eventlog.record import Record
+from daemon.eventlog.snapshot import Snapshot
+from daemon.history import Past, believe
 from daemon.pool import messages as m
 from daemon.pool.budget import committed_bytes
-from daemon.pool.evolve import evolve
-from daemon.pool.state import Limits, Pool
+from daemon.pool.state import Pool
 from daemon.server.views import state_name
 from daemon.wire.control import ModelState
 
@@ -36,20 +37,21 @@ class Still(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[StillModel, ...]
 
 
-def film(records: Iterable[Record], after: int, until: int) -> Iterator[Still]:
+def film(
+    records: Iterable[Record], after: int, until: int, snapshot: Snapshot | None = None
+) -> Iterator[Still]:
     """The pool after each record from ``after`` + 1 to ``until``.
 
     Args:
-        records: From the log's first record on.
+        records: Those after ``snapshot``, which is no later than ``after``; without one, all.
     """
-    pool = Pool(limits=Limits(budget_bytes=0))
+    past = Past.of(snapshot)
     for record in records:
         if record.seq > until:
             return
-        for event in record.events:
-            pool = evolve(pool, event, record.at_ms)
+        believe(past, record)
         if record.seq > after:
-            yield _still(pool, record)
+            yield _still(past.pool, record)
 
 
 def _still(pool: Pool, record: Record) -> Still:

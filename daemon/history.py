@@ -73,7 +73,7 @@ def fold(records: Iterable[Record], place: Place, snapshot: Snapshot | None = No
         first_ms = record.at_ms if first_ms is None else first_ms
         if not place.holds(record):
             break
-        _believe(past, record)
+        believe(past, record)
     if past.seq == 0 or (place.seq is not None and past.seq < place.seq):
         raise _out_of_reach(past, place, first_ms)
     return past
@@ -108,7 +108,8 @@ def view_of(past: Past, place: Place, home: str) -> c.StatusView:
     return view
 
 
-def _believe(past: Past, record: Record) -> None:
+def believe(past: Past, record: Record) -> None:
+    """Go on to the moment after ``record``, the next one."""
     for event in record.events:
         past.pool = evolve(past.pool, event, record.at_ms)
     past.seq, past.at_ms = record.seq, record.at_ms

@@ -23,6 +23,7 @@ from daemon.simulation import compare, parse_policy
 from daemon.wire.errors import HANDLING, Code, Fault, MlxdError
 from daemon.wire.moments import parse_moment_ms
 from daemon.wire.paths import Home
+from daemon.wire.shapes import versioned
 from daemon.wire.units import parse_bytes
 
 
@@ -42,8 +43,7 @@ def at_command(home: Home, place: str, _as_json: bool) -> None:
         with open_log(home.events_dir, where.holds) as (log, snapshot):
             after = snapshot.position.seq if snapshot is not None else 0
             view = view_of(fold(log.replay(after), where, snapshot), where, str(home.root))
-    fields = msgspec.to_builtins(view)
-    click.echo(msgspec.json.encode({"v": 1, **_without_wire_fields(fields)}))
+    click.echo(msgspec.json.encode(versioned(view)))
 
 
 @history_group.command("film", help="The pool after each of many records, as JSON Lines.")
@@ -53,11 +53,14 @@ def at_command(home: Home, place: str, _as_json: bool) -> None:
 @click.pass_obj
 def film_command(home: Home, after: int | None, before: int | None, limit: int) -> None:
     """Without ``--after`` the last records; nothing is there if none lie between."""
-    with failures(), open_log(home.events_dir) as (log, _):
-        last = log.position.seq if before is None else min(log.position.seq, before - 1)
+    with failures():
+        with open_log(home.events_dir) as (log, _):
+            last = log.position.seq if before is None else min(log.position.seq, before - 1)
         first = max(0, last - limit) if after is None else after
-        for still in film(log.replay(), first, min(last, first + limit)):
-            click.echo(msgspec.json.encode(still))
+        with open_log(home.events_dir, lambda at: at.seq <= first) as (log, snapshot):
+            records = log.replay(snapshot.position.seq if snapshot is not None else 0)
+            for still in film(records, first, min(last, first + limit), snapshot):
+                click.echo(msgspec.json.encode(still))
 
 
 @history_group.command("simulate", help="The log's demand under other rules, as JSON.")
@@ -76,10 +79,6 @@ def simulate_command(
         since_ms = 0 if since is None else parse_moment_ms(since, Clock().now_ms())
         comparison = compare(log.replay(), rules, since_ms)
     click.echo(msgspec.json.encode({"v": 1, **msgspec.to_builtins(comparison)}))
-
-
-def _without_wire_fields(fields: dict[str, object]) -> dict[str, object]:
-    return {name: value for name, value in fields.items() if name not in {"type", "id"}}
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from daemon.wire import control as c
 from daemon.wire.client import Control
 from daemon.wire.errors import Code, MlxdError
 from daemon.wire.records import ModelNames, read_record
+from daemon.wire.shapes import versioned
 from http_bridge.app import Handler
 from http_bridge.bodies import Bodies
 from http_bridge.decode import decode_body
@@ -31,7 +32,7 @@ _HEADERS: Final = {
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",
 }
-_NO_NEWS: Final = frozenset({"type", "id", "now_ms", "rss_bytes"})
+_NO_NEWS: Final = frozenset({"now_ms", "rss_bytes"})
 """Fields of the status whose change alone is not worth an event."""
 
 
@@ -61,7 +62,7 @@ class PoolEndpoints:
 
     async def _status(self, _request: web.Request) -> web.Response:
         control = await self._link.control()
-        return _json({"v": 1, **_shown(await control.status())})
+        return _json(versioned(await control.status()))
 
     async def _history(self, request: web.Request) -> web.Response:
         limit = _number(request, "limit")
@@ -76,12 +77,12 @@ class PoolEndpoints:
         asked = decode_body(_load_decoder, await self._bodies.read(request))
         control = await self._link.control()
         loaded = await control.load(asked.model, ttl_s=asked.ttl_s, pin=asked.pin)
-        return _json({"v": 1, **_fields(loaded)})
+        return _json(versioned(loaded))
 
     async def _unload(self, request: web.Request) -> web.Response:
         asked = decode_body(_model_decoder, await self._bodies.read(request))
         control = await self._link.control()
-        return _json({"v": 1, **_fields(await control.unload(asked.model))})
+        return _json(versioned(await control.unload(asked.model)))
 
     async def _pin(self, request: web.Request) -> web.Response:
         asked = decode_body(_model_decoder, await self._bodies.read(request))
@@ -96,7 +97,7 @@ class PoolEndpoints:
     async def _events(self, request: web.Request) -> web.StreamResponse:
         after = _number(request, "after")
         if hdrs.LAST_EVENT_ID in request.headers:
-            after = _last_event_id(request.headers[hdrs.LAST_EVENT_ID])
+            after = _whole(request.headers[hdrs.LAST_EVENT_ID], hdrs.LAST_EVENT_ID)
         if self._feeds >= FEEDS_MAX:
             raise MlxdError(Code.QUEUE_FULL, f"{FEEDS_MAX} feeds are open; close a page")
         self._feeds += 1
@@ -172,12 +173,12 @@ class _Feed:
                 return  # whoever follows the records meets it, too
 
     async def _send_status(self, status: c.StatusView) -> None:
-        shown = _shown(status)
+        shown = versioned(status)
         news = {name: value for name, value in shown.items() if name not in _NO_NEWS}
         if news != self._news:
             self._news = news
             self._names.learn_workers({model.worker: model.name for model in status.models})
-            await self._send("status", {"v": 1, **shown})
+            await self._send("status", shown)
 
     async def _send(self, event: str, data: dict[str, Any], seq: int | None = None) -> None:
         lines = [f"event: {event}".encode(), b"data: " + msgspec.json.encode(data)]
@@ -186,27 +187,14 @@ class _Feed:
         await self._response.write(b"\n".join(lines) + b"\n\n")
 
 
-def _shown(status: c.StatusView) -> dict[str, Any]:
-    return _fields(status)
-
-
-def _fields(answer: c.Answer) -> dict[str, Any]:
-    fields: dict[str, Any] = msgspec.to_builtins(answer)
-    return {name: value for name, value in fields.items() if name not in {"type", "id"}}
-
-
 def _number(request: web.Request, name: str) -> int | None:
     value = request.query.get(name)
-    if value is None:
-        return None
-    if not (value.isascii() and value.isdigit() and len(value) <= 15):
-        raise refuse(name, "must be a whole number")
-    return int(value)
+    return None if value is None else _whole(value, name)
 
 
-def _last_event_id(value: str) -> int:
+def _whole(value: str, field: str) -> int:
     if not (value.isascii() and value.isdigit() and len(value) <= 15):
-        raise refuse("Last-Event-ID", "must be the id of an event of this feed")
+        raise refuse(field, "must be a whole number")
     return int(value)
 
 

@@ -16,7 +16,7 @@ from daemon.pool.evolve import evolve
 from daemon.pool.messages import Cause
 from daemon.pool.state import STATE_VERSION, Pool
 from daemon.wire.paths import find_home
-from tests.daemon.test_history import EVENTS, T0
+from tests.daemon.test_history import EVENTS, GB, T0
 
 
 @pytest.fixture
@@ -70,6 +70,28 @@ def test_it_begins_with_the_newest_snapshot_that_lies_before(
         assert (shape["pid"], shape["version"], shape["started_at_ms"]) == (
             812, "0.1.0", T0 + 10_000,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(("after", "budget_bytes"), [(2, 10 * GB), (3, 5 * GB), (4, 5 * GB)])
+def test_a_film_begins_with_the_newest_snapshot_that_lies_before(
+    tmp_path: Path, after: int, budget_bytes: int
+) -> None:
+    """The snapshot here tells on purpose of another budget than the log does."""
+    pool = Pool(limits=m.Limits(budget_bytes=0))
+    log, _ = EventLog.open(tmp_path / "events", OsDisk())
+    for number, event in enumerate(EVENTS, 1):
+        log.append(T0 + number * 10_000, Cause(command="x"), (event,))
+        log.commit(sync=True)
+        pool = evolve(pool, event, T0 + number * 10_000)
+        if number == 3:
+            told = msgspec.structs.replace(pool, limits=m.Limits(budget_bytes=5 * GB))
+            log.write_snapshot(log.position, msgspec.msgpack.encode(told), STATE_VERSION)
+    log.close()
+
+    lines = run(tmp_path, "film", "--after", str(after)).output.splitlines()
+    stills = [json.loads(line) for line in lines]
+    assert [still["seq"] for still in stills] == list(range(after + 1, 7))
+    assert stills[0]["budget_bytes"] == budget_bytes
 
 
 def test_at_a_moment(home: Path) -> None:
