@@ -53,7 +53,10 @@ async def test_it_sees_what_any_worker_sees() -> None:
         pytest.skip("/proc is Linux's")
     with temporary_home() as home:
         async with running_daemon(home, spare=True) as daemon:
-            environ = await anyio.Path(f"/proc/{await spare_pid(daemon)}/environ").read_bytes()
+            pid = await spare_pid(daemon)
+            await Asker(daemon).acquire(fake_model(home, "parrot", FakeConfig()))
+            assert daemon.supervisor.pid_of("w1") == pid
+            environ = await anyio.Path(f"/proc/{pid}/environ").read_bytes()
         seen = {part.partition(b"=")[0].decode() for part in environ.split(b"\0") if part}
         assert {"PATH", "HF_HUB_OFFLINE"} <= seen
         assert not {name for name in seen if name.startswith("PYTHON")} - {"PYTHONUNBUFFERED"}
