@@ -12,6 +12,7 @@ from daemon.wire.control import Progress
 
 LONG_TOKENS = 12_000
 ASK_EVERY_S = 0.05
+ALONE_ARRIVALS = 400
 
 
 class _Seen:
@@ -51,14 +52,21 @@ async def _round(bench: Bench, service: Service, server: Server, other: str, see
         server.opened(server.chat(user(bench.prompts(1)[0]), LONG_TOKENS)) as stream,
     ):
         await stream.until_arrivals(30)
-        meter = _Meter(stream)
-        await stream.until_arrivals(len(stream.arrivals) + 400)
-        seen.rounds.add("alone", meter.tokens_per_s())
+        before = await _pace(stream)
         meter = _Meter(stream)
         await _load(control, server, other, seen)
         seen.rounds.add("beside", meter.tokens_per_s())
+        # A step takes longer the longer the stream is: alone is halfway between the two.
+        seen.rounds.add("alone", (before + await _pace(stream)) / 2)
     async with service.control() as control:
         await control.unload(other)
+
+
+async def _pace(stream: Stream) -> float:
+    """Tokens a second of a stream that has the machine to itself."""
+    meter = _Meter(stream)
+    await stream.until_arrivals(len(stream.arrivals) + ALONE_ARRIVALS)
+    return meter.tokens_per_s()
 
 
 class _Meter:

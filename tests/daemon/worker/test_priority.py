@@ -1,12 +1,13 @@
 """Loading yields: in threads that end, and in those that can be brought back."""
 
 import os
+import subprocess
 import sys
 import threading
 
 import pytest
 
-from daemon.worker.priority import NICE, in_background, lowered
+from daemon.worker.priority import NICE, SessionGroup, in_background, lowered
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nice values are Linux's here")
 
@@ -62,3 +63,53 @@ def test_what_could_not_be_brought_back_is_not_lowered(monkeypatch: pytest.Monke
     with lowered():
         assert nice() == before
     assert nice() == before
+
+
+def test_a_group_is_lowered_and_brought_back_however_often_the_system_says_later() -> None:
+    written: list[int] = []
+    later, restored = [True, True, False], threading.Event()
+
+    def write(nice: int) -> None:
+        if written and later.pop():
+            raise BlockingIOError(11, "not now")
+        written.append(nice)
+        if nice == 0:
+            restored.set()
+
+    later.reverse()
+    with SessionGroup(write).lowered():
+        assert written == [NICE]
+    assert restored.wait(10)
+    assert written == [NICE, 0]
+    assert later == []
+
+
+def test_a_system_without_groups_is_left_as_it_is() -> None:
+    def write(nice: int) -> None:
+        raise FileNotFoundError(2, "no autogroup")
+
+    with SessionGroup(write).lowered():
+        pass
+
+
+_SEEN = """
+import sys, time
+from pathlib import Path
+from daemon.worker.priority import in_background
+
+def wait_for(nice):
+    until_s = time.monotonic() + 20
+    while Path("/proc/self/autogroup").read_text().split()[-1] != nice:
+        if time.monotonic() > until_s:
+            sys.exit(f"the group's nice value never was {nice}")
+
+in_background(lambda: wait_for(sys.argv[1]))
+wait_for("0")
+"""
+
+
+def test_a_session_of_its_own_is_lowered_as_a_whole() -> None:
+    if not os.access("/proc/self/autogroup", os.W_OK):
+        pytest.skip("this system does not group by session")
+    command = (sys.executable, "-c", _SEEN, str(NICE))
+    subprocess.run(command, start_new_session=True, timeout=60, check=True)
