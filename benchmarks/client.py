@@ -106,15 +106,19 @@ class Server(msgspec.Struct, frozen=True):
 
     async def ask(self, messages: list[dict[str, str]], tokens: int) -> Asked:
         """The whole answer to one request."""
-        async with self.opened(self.chat(messages, tokens)) as stream:
-            await stream.until_end()
-            return Asked(stream.sent_s, transcript(stream.arrivals))
+        return _understood(await self._heard(messages, tokens))
 
     async def ask_all(self, prompts: list[str], tokens: int) -> list[Asked]:
         """The answers to requests that are all sent at once."""
         async with asyncio.TaskGroup() as group:
-            asking = [group.create_task(self.ask(user(prompt), tokens)) for prompt in prompts]
-        return [task.result() for task in asking]
+            asking = [group.create_task(self._heard(user(prompt), tokens)) for prompt in prompts]
+        return [_understood(task.result()) for task in asking]
+
+    async def _heard(self, messages: list[dict[str, str]], tokens: int) -> Stream:
+        """A finished stream, not yet understood: others must not wait for that."""
+        async with self.opened(self.chat(messages, tokens)) as stream:
+            await stream.until_end()
+            return stream
 
     async def get(self, path: str) -> tuple[int, float]:
         """Status of a GET, and how many milliseconds it took."""
@@ -135,6 +139,10 @@ class Server(msgspec.Struct, frozen=True):
             yield stream
         finally:
             stream.close()
+
+
+def _understood(stream: Stream) -> Asked:
+    return Asked(stream.sent_s, transcript(stream.arrivals))
 
 
 def user(prompt: str) -> list[dict[str, str]]:

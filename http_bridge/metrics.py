@@ -4,10 +4,10 @@ Prometheus' names and units (https://prometheus.io/docs/practices/naming/). A mo
 only ever one that the daemon granted, so that no client can make up label values.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-import anyio
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -30,7 +30,7 @@ class Metrics:
     """
 
     def __init__(
-        self, registry: CollectorRegistry, now_s: Callable[[], float] = anyio.current_time
+        self, registry: CollectorRegistry, now_s: Callable[[], float] = time.monotonic
     ) -> None:
         self._now_s = now_s
         self._requests = Counter(
@@ -108,20 +108,25 @@ class Timing:
         self._model = ""
         self._last_s = metrics.now_s()
         self._tokens = 0
+        self._first_token: Histogram
+        self._step: Histogram
 
     def accepted(self, model: str) -> None:
         """The model is known from here on."""
         self._model = model
         self._request[_MODEL] = model
+        # Looked up once: finding a label's histogram takes longer than observing.
+        self._first_token = self._metrics.first_token.labels(model)
+        self._step = self._metrics.step.labels(model)
 
     def step(self, batch: Sequence[d.Delta]) -> None:
         """Some deltas have come."""
         now_s = self._metrics.now_s()
-        metrics, elapsed_s = self._metrics, now_s - self._last_s
+        elapsed_s = now_s - self._last_s
         if not self._tokens:
-            metrics.first_token.labels(self._model).observe(elapsed_s)
+            self._first_token.observe(elapsed_s)
         elif (gained := batch[-1].tokens - self._tokens) > 0:
-            metrics.step.labels(self._model).observe(elapsed_s / gained)
+            self._step.observe(elapsed_s / gained)
         self._tokens = max(self._tokens, batch[-1].tokens, 1)
         self._last_s = now_s
 

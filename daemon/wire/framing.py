@@ -56,13 +56,15 @@ class FrameReader:
         Raises:
             MlxdError: ``invalid_request`` if a frame announces more than the bound.
         """
+        if not self._buffer and _is_one_frame(data):  # as nearly always; no copies
+            self._check(len(data) - _LENGTH.size)
+            return [data[_LENGTH.size :]]
         self._buffer += data
         payloads: list[bytes] = []
         start = 0
         while len(self._buffer) - start >= _LENGTH.size:
             (size,) = _LENGTH.unpack_from(self._buffer, start)
-            if size > self._frame_bytes_max:
-                raise _too_large(size, self._frame_bytes_max)
+            self._check(size)
             end = start + _LENGTH.size + size
             if len(self._buffer) < end:
                 break
@@ -70,6 +72,15 @@ class FrameReader:
             start = end
         del self._buffer[:start]
         return payloads
+
+    def _check(self, size: int) -> None:
+        if size > self._frame_bytes_max:
+            raise _too_large(size, self._frame_bytes_max)
+
+
+def _is_one_frame(data: bytes) -> bool:
+    length = len(data) - _LENGTH.size
+    return length >= 0 and _LENGTH.unpack_from(data)[0] == length
 
 
 def _too_large(size: int, bound: int) -> MlxdError:
