@@ -87,12 +87,13 @@ def _serve(
     claimed: Claim,
 ) -> int:
     # Imported here: structlog and anyio take longer than everything before "ready".
+    from daemon.version import VERSION  # noqa: PLC0415
     from daemon.wire.logs import set_up_logging  # noqa: PLC0415
     from daemon.worker.runner import Runner  # noqa: PLC0415
     from daemon.worker.serving import Sockets  # noqa: PLC0415
 
     set_up_logging(arguments.log_level, worker=arguments.worker)
-    sockets = Sockets(_version(), claimed.listener, inbox)
+    sockets = Sockets(VERSION, claimed.listener, inbox)
     runner = Runner(arguments.worker, registry, inbox, sockets)
     sockets.start(runner.hosting())
     try:
@@ -103,15 +104,6 @@ def _serve(
         return runner.run()
     finally:
         sockets.stop()
-
-
-def _version() -> str:
-    from importlib import metadata  # noqa: PLC0415  (a third of the time to "ready")
-
-    try:
-        return metadata.version("mlxd")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -30,6 +30,7 @@ def wait_for_name(import_libraries: ImportLibraries, log_level: str) -> str:
     # After the libraries, which take longest; a worker imports these when it has its socket.
     import structlog  # noqa: PLC0415
 
+    from daemon import version  # noqa: F401, PLC0415
     from daemon.wire.logs import set_up_logging  # noqa: PLC0415
     from daemon.worker import runner, serving  # noqa: F401, PLC0415
 

@@ -15,6 +15,10 @@ STALL_S: Final = 0.015
 STALL_STEPS: Final = 2.0
 """How much longer a step may take for a prompt that joins: as long as so many steps."""
 
+CROWD_MAX: Final = 4
+"""Several prompts that join together may stall the others that many times as long as one: all
+wait less for it, and the others as long in all, in fewer and longer pieces."""
+
 _SHARE: Final = 0.25
 """Weight of the newest measurement."""
 
@@ -26,8 +30,9 @@ class Pace:
         self._step_s = 0.0
         self._tokens_per_s = 0.0
 
-    def chunk_tokens(self, decoding: int) -> int:
-        """Prompt tokens for the next step, all prompts together, beside ``decoding`` rows.
+    def chunk_tokens(self, decoding: int, joining: int = 1) -> int:
+        """Prompt tokens for the next step, all ``joining`` prompts together, beside
+        ``decoding`` rows.
 
         A power of two: each new shape costs the library memory, and on some devices time.
         """
@@ -35,7 +40,8 @@ class Pace:
             return CHUNK_TOKENS_MAX
         if self._tokens_per_s == 0.0:
             return CHUNK_TOKENS_UNKNOWN
-        fitting = self._tokens_per_s * max(STALL_S, STALL_STEPS * self._step_s)
+        stall_s = max(STALL_S, STALL_STEPS * self._step_s) * min(max(joining, 1), CROWD_MAX)
+        fitting = self._tokens_per_s * stall_s
         chunk = CHUNK_TOKENS_MIN
         while chunk * 2 <= min(fitting, CHUNK_TOKENS_MAX):
             chunk *= 2

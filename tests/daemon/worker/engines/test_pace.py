@@ -4,6 +4,7 @@ from daemon.worker.engines.pace import (
     CHUNK_TOKENS_MAX,
     CHUNK_TOKENS_MIN,
     CHUNK_TOKENS_UNKNOWN,
+    CROWD_MAX,
     STALL_S,
     Pace,
 )
@@ -38,6 +39,12 @@ def test_quick_steps_still_leave_a_chunk_some_time() -> None:
 def test_chunks_stay_within_their_bounds() -> None:
     assert learned(1e9, 0.1).chunk_tokens(1) == CHUNK_TOKENS_MAX
     assert learned(1, 0.01).chunk_tokens(1) == CHUNK_TOKENS_MIN
+
+
+def test_several_that_join_may_stall_the_others_longer_than_one_but_not_for_ever() -> None:
+    pace = learned(1000, 0.1)
+    assert pace.chunk_tokens(1, joining=2) == 2 * pace.chunk_tokens(1, joining=1)
+    assert pace.chunk_tokens(1, joining=100) == pace.chunk_tokens(1, joining=CROWD_MAX) == 512
 
 
 def test_tiny_chunks_say_nothing_of_the_speed() -> None:
