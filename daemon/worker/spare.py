@@ -28,12 +28,14 @@ def wait_for_name(import_libraries: ImportLibraries, log_level: str) -> str:
     os.dup2(2, 1)
     in_background(partial(import_libraries, True))
     # After the libraries, which take longest; a worker imports these when it has its socket.
+    import anyio.lowlevel  # noqa: PLC0415
     import structlog  # noqa: PLC0415
 
     from daemon import version  # noqa: F401, PLC0415
     from daemon.wire.logs import set_up_logging  # noqa: PLC0415
     from daemon.worker import runner, serving  # noqa: F401, PLC0415
 
+    anyio.run(anyio.lowlevel.checkpoint)  # which is when anyio imports the most of itself
     set_up_logging(log_level, worker="")
     structlog.get_logger().info("spare.waiting")
     worker = sys.stdin.readline().strip()
