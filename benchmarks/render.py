@@ -53,7 +53,7 @@ def summary_text(tables: Sequence[Table]) -> str:
 
 def table_text(table: Table) -> str:
     """A topic's title, its rows in columns, and its notes."""
-    cells = [_HEAD, *(_cells(row) for row in table.rows)]
+    cells = [_HEAD, *(cells_of(row) for row in table.rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(_HEAD))]
     lines = [f"{table.topic}: {table.title}"]
     for row, source in zip(cells, (None, *table.rows), strict=True):
@@ -68,7 +68,8 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def cells_of(row: Row) -> tuple[str, ...]:
+    """A row's figures as text, under the headings of both the page and the terminal."""
     return (
         row.what,
         spread_text(row.ours, row.unit),

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.figures import Row, Table
+from benchmarks.figures import Table
 from benchmarks.machine import machine_text
-from benchmarks.render import spread_text, target_text
+from benchmarks.render import cells_of
 from benchmarks.results import Results, read_results
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
@@ -42,7 +42,11 @@ def with_figures(text: str, results: Results) -> str:
 
 def _block(table: Table, results: Results) -> str:
     """A topic's figures, and when and on what they were measured."""
-    lines = [_line(_HEAD), _line(["---"] * len(_HEAD)), *(_line(_cells(row)) for row in table.rows)]
+    lines = [
+        _line(_HEAD),
+        _line(["---"] * len(_HEAD)),
+        *(_line(cells_of(row)) for row in table.rows),
+    ]
     rounds = f"{results.rounds} rounds" if results.rounds > 1 else "one round"
     measured = f"Measured {results.at}, {rounds}{', --quick' if results.quick else ''}"
     notes = [f"- {note[0].upper()}{note[1:]}." for note in _notes(table)]
@@ -52,18 +56,6 @@ def _block(table: Table, results: Results) -> str:
 
 def _notes(table: Table) -> list[str]:
     return [*(f"{row.what}: {row.note}" for row in table.rows if row.note), *table.notes]
-
-
-def _cells(row: Row) -> list[str]:
-    return [
-        row.what,
-        spread_text(row.ours, row.unit),
-        row.beside,
-        "" if row.theirs is None else spread_text(row.theirs, row.unit),
-        "" if row.ratio is None else spread_text(row.ratio),
-        "" if row.target is None else target_text(row.target, row.unit),
-        row.verdict or "",
-    ]
 
 
 def _line(cells: list[str] | tuple[str, ...]) -> str:
