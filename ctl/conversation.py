@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from daemon.wire import data as d
+from daemon.wire.bounds import out_of_bounds
 from daemon.wire.errors import Code, MlxdError
 
 COMMANDS: Final[dict[str, str]] = {
@@ -31,7 +32,6 @@ SETTINGS: Final[dict[str, Callable[[str], Any]]] = {
     "seed": int,
     "max_tokens": int,
 }
-_LEAST: Final = {"temperature": 0, "min_p": 0, "top_k": 1, "max_tokens": 1, "repetition_penalty": 0}
 _SAMPLING: Final = frozenset(d.Sampling.__struct_fields__)
 
 
@@ -115,10 +115,8 @@ class Conversation:
         except ValueError as error:
             kind = "a whole number" if SETTINGS[name] is int else "a number"
             raise _bad(f"{name} is {kind}, or default; not '{value}'") from error
-        if found < _LEAST.get(name, found):
-            raise _bad(f"{name} is at least {_LEAST[name]}")
-        if name in {"top_p", "min_p"} and not 0 <= found <= 1:
-            raise _bad(f"{name} is between 0 and 1")
+        if wrong := out_of_bounds(name, found):
+            raise _bad(f"{name}: {wrong}")
         self._settings[name] = found
         return f"{name}: {found}"
 

@@ -33,7 +33,7 @@ def _sum(told: c.LoadEstimate) -> tuple[tuple[Cell, ...], ...]:
     if told.residue_bytes:
         residue = f"less {format_bytes(told.residue_bytes)} that ended workers still hold"
     rows = [
-        ("weights", told.weights_bytes, "from the files"),
+        ("weights", told.weights_bytes, _files(told)),
         ("KV cache", told.kv_bytes, kv),
         ("overhead", told.overhead_bytes, _overhead(told)),
         ("claim", told.claim_bytes, "reserved before it is loaded"),
@@ -42,6 +42,12 @@ def _sum(told: c.LoadEstimate) -> tuple[tuple[Cell, ...], ...]:
         ("free" if free >= 0 else "over", abs(free), ""),
     ]
     return tuple((Cell(name), Cell(format_bytes(n)), Cell(note, "dim")) for name, n, note in rows)
+
+
+def _files(told: c.LoadEstimate) -> str:
+    if told.draft is None:
+        return "from the files"
+    return f"from the files, with those of its draft {told.draft}"
 
 
 def _overhead(told: c.LoadEstimate) -> str:

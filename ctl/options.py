@@ -46,6 +46,30 @@ class Duration(click.ParamType[float]):
             self.fail(error.fault.message, param, ctx)
 
 
+class Bounded(click.ParamType[float]):
+    """A number of an answer, within the bounds that HTTP has for it.
+
+    Args:
+        setting: Its name in a request.
+        kind: ``int`` or ``float``.
+    """
+
+    def __init__(self, setting: str, kind: type[float]) -> None:
+        self._setting = setting
+        self._number: click.ParamType[Any] = click.INT if kind is int else click.FLOAT
+        self.name = self._number.name
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        from daemon.wire.bounds import out_of_bounds  # noqa: PLC0415
+
+        number: float = self._number.convert(value, param, ctx)
+        if wrong := out_of_bounds(self._setting, number):
+            self.fail(wrong, param, ctx)
+        return number
+
+
 class Never(enum.Enum):
     """ "never", where a time could stand."""
 

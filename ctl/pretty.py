@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Final, TextIO
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -101,13 +101,24 @@ def _table(table: Table) -> RichTable:
     return drawn
 
 
+class _Bar(ProgressBar):
+    """Rich's bar, whose empty part it tells by colour alone: without colours another line."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if console.color_system is not None and not console.no_color:
+            yield from super().__rich_console__(console, options)
+            return
+        full = round(_METER_WIDTH * self.completed / (self.total or 1))
+        yield Text("━" * full + "─" * (_METER_WIDTH - full))
+
+
 def _meter(meter: Meter) -> RichTable:
     full = meter.whole > 0 and meter.part / meter.whole
     style = "red" if full > 1 else "yellow" if full > 0.85 else "green"
     row = RichTable.grid(padding=(0, 1))
     row.add_row(
         Text(meter.label),
-        ProgressBar(
+        _Bar(
             total=max(meter.whole, 1),
             completed=min(meter.part, meter.whole),
             width=_METER_WIDTH,

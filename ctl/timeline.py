@@ -1,8 +1,10 @@
 """Events of the log as rows for people. Pure: the time zone is given."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Final
+
+import msgspec
 
 from ctl.blocks import Block, Cell, Column, Line, Page, Style, Table
 from daemon.wire.records import Event, ModelNames, Record
@@ -51,7 +53,8 @@ class Timeline:
     """Turns records into tables that continue one another.
 
     Args:
-        width: Of the terminal; None where there is none, which writes every date out.
+        width: Of the terminal; None where there is none. Then every date is written out, no
+            name is cut, and a column that something is too long for stays wider from there on.
         zone: None is the local time zone.
     """
 
@@ -59,7 +62,9 @@ class Timeline:
         self._names = names
         self._zone = zone
         self._dates = width is None
-        self._columns = _PIPED if width is None else _WIDE if width >= _WIDE_FROM else _NARROW
+        self._columns: tuple[Column, ...] = (
+            _PIPED if width is None else _WIDE if width >= _WIDE_FROM else _NARROW
+        )
         self._model_width = next(c.width or 0 for c in self._columns if c.title == "MODEL")
         self._headed = False
         self._day = ""
@@ -68,9 +73,6 @@ class Timeline:
         """The wanted events of ``records``, one row each, under one heading for all pages."""
         blocks: list[Block] = []
         rows: list[tuple[Cell, ...]] = []
-        if not self._headed:
-            blocks.append(Table(self._columns, ()))
-            self._headed = True
         for record, events in records:
             at = datetime.fromtimestamp(record.at_ms / 1000, UTC).astimezone(self._zone)
             if not self._dates and f"{at:%Y-%m-%d}" != self._day:
@@ -79,9 +81,17 @@ class Timeline:
                 blocks.append(Line(self._day, "dim"))
                 rows = []
             rows += [self._row(record, event, at) for event in events]
-        return (*blocks, *self._table(rows))
+        blocks += self._table(rows)
+        heading = () if self._headed else (Table(self._columns, ()),)
+        self._headed = True
+        return (*heading, *blocks)
 
     def _table(self, rows: Sequence[tuple[Cell, ...]]) -> tuple[Table, ...]:
+        if self._dates:
+            self._columns = tuple(
+                column if column.grow else _widened(column, (row[at].text for row in rows))
+                for at, column in enumerate(self._columns)
+            )
         return (Table(self._columns, tuple(rows), header=False),) if rows else ()
 
     def _row(self, record: Record, event: Event, at: datetime) -> tuple[Cell, ...]:
@@ -94,6 +104,11 @@ class Timeline:
             return seq, time, model, Cell(f"{sentence(event)} [{cause}]", _style(event))
         kind = Cell(str(event.get("type", "?")), _style(event))
         return seq, time, kind, model, Cell(cause, "dim"), Cell(sentence(event))
+
+
+def _widened(column: Column, texts: Iterable[str]) -> Column:
+    longest = max(map(len, texts), default=0)
+    return msgspec.structs.replace(column, width=max(column.width or 0, longest))
 
 
 def _shortened(name: str, width: int) -> str:

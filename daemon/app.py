@@ -162,7 +162,7 @@ async def open_daemon(
                 catalog=catalog,
                 home=home,
                 facts=facts,
-                board=StatusBoard(kernel, facts),
+                board=StatusBoard(kernel, facts, lambda: configuration.warning),
                 reload_config=daemon.reload_config,
                 detach=partial(stop.ask, detach=True),
             )

@@ -1,6 +1,7 @@
 """The configuration in force, and how it is read again while the daemon runs."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import anyio.to_thread
@@ -12,6 +13,7 @@ from daemon.pool import messages as m
 from daemon.pool.state import Limits
 from daemon.server.catalog import Catalog
 from daemon.supervisor.memory import budget_bytes
+from daemon.wire.errors import MlxdError
 from daemon.wire.paths import Home
 from daemon.wire.settings import Settings, WorkerSettings, load_settings
 
@@ -46,11 +48,24 @@ class Configuration:
         self._home = home
         self._settings = settings
         self._machine = machine
+        self._mistake: str | None = None
+        self._mistaken_since_ms = 0
 
     @property
     def limits(self) -> Limits:
         """What the settings allow on this machine."""
         return limits_of(self._settings, self._machine)
+
+    @property
+    def warning(self) -> str | None:
+        """That config.toml could not be read again, since when, and where its mistake is."""
+        if self._mistake is None:
+            return None
+        since = datetime.fromtimestamp(self._mistaken_since_ms / 1000, UTC).astimezone()
+        return (
+            f"config.toml has a mistake, and what it said before is in force since "
+            f"{since:%Y-%m-%d %H:%M}: {self._mistake}; mend it, then run mlxctl config reload"
+        )
 
     async def reload(
         self, kernel: Kernel, catalog: Catalog, cause: m.Cause
@@ -61,9 +76,17 @@ class Configuration:
             The keys that changed, and what has to be said about some of them.
 
         Raises:
-            MlxdError: The file has a mistake; everything stays as it was.
+            MlxdError: The file has a mistake; everything stays as it was, but for
+                :attr:`warning`.
         """
-        settings = await anyio.to_thread.run_sync(load_settings, self._home.config_file)
+        try:
+            settings = await anyio.to_thread.run_sync(load_settings, self._home.config_file)
+        except MlxdError as error:
+            if self._mistake is None:
+                self._mistaken_since_ms = kernel.now_ms()
+            self._mistake = error.fault.message
+            raise
+        self._mistake = None
         keys = tuple(changed_keys(self._settings, settings))
         if not keys:
             return (), ()

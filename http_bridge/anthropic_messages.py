@@ -12,7 +12,6 @@ from http_bridge.anthropic_schema import (
     AssistantTurn,
     AutoChoice,
     Conversation,
-    CustomTool,
     ImageBlock,
     MessagesRequest,
     NoChoice,
@@ -38,7 +37,14 @@ from http_bridge.openai_chat import needs_of
 from http_bridge.openai_common import priority_of, thinking_of, ttl_s_of
 from http_bridge.pictures import check_mime, read_base64
 from http_bridge.plan import Plan
-from http_bridge.structured import STRUCTURED, Choice, Tools, choose_tools, schema_constraint
+from http_bridge.structured import (
+    STRUCTURED,
+    Choice,
+    Tools,
+    choose_tools,
+    schema_constraint,
+    shown_tool,
+)
 
 _NAMES: Final = {
     "stop": "stop_sequences",
@@ -146,16 +152,8 @@ def _tools(request: Conversation) -> Tools:
         check_portable(tool.input_schema, f"tools[{index}].input_schema")
         if tool.strict:
             strict[tool.name] = f"tools[{index}].strict"
-    return choose_tools(tuple(map(_shown, tools)), strict, _choice(request))
-
-
-def _shown(tool: CustomTool) -> dict[str, Any]:
-    """A tool as chat templates know it: in OpenAI's form."""
-    function: dict[str, Any] = {"name": tool.name}
-    if tool.description is not None:
-        function["description"] = tool.description
-    function["parameters"] = tool.input_schema
-    return {"type": "function", "function": function}
+    shown = (shown_tool(tool.name, tool.description, tool.input_schema) for tool in tools)
+    return choose_tools(tuple(shown), strict, _choice(request))
 
 
 def _choice(request: Conversation) -> Choice:

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from http_bridge.openai_schema import INT_MAX, Name, NonEmpty, Strict, TokenCount
+from daemon.wire.bounds import TokenCount, TopK, TopP
+from http_bridge.openai_schema import Name, NonEmpty, Strict
 from http_bridge.plan import Priority
 
 ToolName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
@@ -170,8 +171,8 @@ class MessagesRequest(Conversation, frozen=True, kw_only=True):
     stream: bool | None = None
     stop_sequences: Annotated[tuple[NonEmpty, ...], Meta(max_length=16)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=1)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Meta(ge=0, le=INT_MAX)] | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
     metadata: RequestMetadata | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
 

@@ -5,6 +5,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from daemon.wire.bounds import in_plain_words
 from daemon.wire.errors import Code, MlxdError
 from http_bridge.errors import refuse
 
@@ -76,7 +77,7 @@ def _explained(message: str, prefix: str = "") -> MlxdError:
         return refuse(field, "required, and missing")
     for ours, theirs in _JSON_WORDS:
         reason = reason.replace(ours, theirs)
-    reason = reason[:1].lower() + reason[1:]
+    reason = in_plain_words(reason)
     if not field:
         return MlxdError(Code.INVALID_REQUEST, f"the body: {reason}")
     return refuse(field, reason)

@@ -13,12 +13,13 @@ import msgspec
 from msgspec import Meta
 
 from daemon.wire import data as d
+from daemon.wire.bounds import TokenCount
 from http_bridge.decode import decode_body
 from http_bridge.errors import refuse
 from http_bridge.exchange import Call
 from http_bridge.naming import Names, Need
 from http_bridge.openai_common import priority_of, ttl_s_of
-from http_bridge.openai_schema import NonEmpty, Strict, TokenCount, TokenId
+from http_bridge.openai_schema import NonEmpty, Strict, TokenId
 from http_bridge.plan import Priority
 
 INPUTS_MAX: Final = 2048

@@ -10,7 +10,7 @@ from http_bridge.app import Handler
 from http_bridge.bodies import Bodies
 from http_bridge.exchange import Exchange
 from http_bridge.serving import Serving
-from http_bridge.sse import EventStream, comment
+from http_bridge.sse import EventStream, comment, failure_event
 from http_bridge.text_endpoints import Ids
 from http_bridge.transcription import Transcription, TranscriptionPlan
 
@@ -60,7 +60,7 @@ class MediaEndpoints:
                 usage = _usage(exchange)
             await events.send(speech.done_event(usage) if plan.as_events else b"")
 
-        failure = speech.failure_event if plan.as_events else None
+        failure = failure_event if plan.as_events else None
         return await self._serving.stream(request, events, pump, failure)
 
     async def _transcriptions(self, request: web.Request) -> web.StreamResponse:
@@ -94,7 +94,7 @@ class MediaEndpoints:
                 _usage(exchange)
             await events.send(transcription.done_event(heard.all))
 
-        return await self._serving.stream(request, events, pump, transcription.failure_event)
+        return await self._serving.stream(request, events, pump, failure_event)
 
 
 class Heard:

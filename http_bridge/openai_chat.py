@@ -7,8 +7,6 @@ way back. Nothing here does I/O, reads a clock or draws an id.
 from functools import partial
 from typing import Any, assert_never
 
-import msgspec
-
 from daemon.wire import data as d
 from daemon.wire import forms
 from http_bridge.decode import check_portable, decode_body
@@ -42,7 +40,14 @@ from http_bridge.openai_schema import (
 )
 from http_bridge.pictures import read_data_url
 from http_bridge.plan import Plan
-from http_bridge.structured import STRUCTURED, Choice, Tools, choose_tools, schema_constraint
+from http_bridge.structured import (
+    STRUCTURED,
+    Choice,
+    Tools,
+    choose_tools,
+    schema_constraint,
+    shown_tool,
+)
 
 
 def read_chat(body: bytes, request_id: str) -> tuple[Plan, bool]:
@@ -189,7 +194,8 @@ def _tools(request: ChatRequest) -> Tools:
         if isinstance(chosen, ChosenTool)
         else Choice(mode=chosen or "auto", single=single)
     )
-    return choose_tools(tuple(msgspec.to_builtins(tool) for tool in tools), strict, choice)
+    shown = (shown_tool(f.name, f.description, f.parameters) for f in (t.function for t in tools))
+    return choose_tools(tuple(shown), strict, choice)
 
 
 # --- messages -------------------------------------------------------------------

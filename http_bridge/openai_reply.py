@@ -7,9 +7,8 @@ import msgspec
 
 from daemon.wire import data as d
 from daemon.wire.errors import Fault
-from http_bridge.errors import error_body
 from http_bridge.plan import Answer, total_usage
-from http_bridge.sse import comment
+from http_bridge.sse import comment, failure_event
 
 DONE_EVENT: Final = b"data: [DONE]\n\n"
 
@@ -66,7 +65,7 @@ class ChunkedReply:
         return finish + self._ending.after(done, choice, self._frame)
 
     def failure(self, fault: Fault) -> bytes:
-        return b"data: " + error_body(fault) + b"\n\n"
+        return failure_event(fault)
 
     def whole(self, model: str, answers: Sequence[Answer]) -> bytes:
         usage = total_usage([answer.done.usage for answer in answers])

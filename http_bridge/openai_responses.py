@@ -5,9 +5,7 @@ text, calls) are one turn, as chat templates know it.
 """
 
 from functools import partial
-from typing import Any, Final, assert_never
-
-import msgspec
+from typing import Final, assert_never
 
 from daemon.wire import data as d
 from daemon.wire import forms
@@ -33,7 +31,14 @@ from http_bridge.openai_responses_schema import (
 from http_bridge.openai_schema import GrammarFormat, JsonObjectFormat, RegexFormat
 from http_bridge.pictures import read_data_url
 from http_bridge.plan import Plan
-from http_bridge.structured import STRUCTURED, Choice, Tools, choose_tools, schema_constraint
+from http_bridge.structured import (
+    STRUCTURED,
+    Choice,
+    Tools,
+    choose_tools,
+    schema_constraint,
+    shown_tool,
+)
 
 _NAMES: Final = {
     "messages": "input",
@@ -116,19 +121,10 @@ def _check(request: ResponsesRequest) -> None:
 def _tools(request: ResponsesRequest) -> Tools:
     tools = request.tools or ()
     strict: dict[str, str] = {}
-    shown: list[dict[str, Any]] = []
     for index, tool in enumerate(tools):
         check_portable(tool.parameters, f"tools[{index}].parameters")
         if tool.strict:
             strict[tool.name] = f"tools[{index}].strict"
-        function = msgspec.to_builtins(tool)
-        del function["type"]
-        shown.append(
-            {
-                "type": "function",
-                "function": {key: value for key, value in function.items() if value is not None},
-            }
-        )
     single = "parallel_tool_calls" if request.parallel_tool_calls is False else None
     chosen = request.tool_choice
     choice = (
@@ -136,6 +132,7 @@ def _tools(request: ResponsesRequest) -> Tools:
         if isinstance(chosen, NamedTool)
         else Choice(mode=chosen or "auto", single=single)
     )
+    shown = (shown_tool(tool.name, tool.description, tool.parameters) for tool in tools)
     return choose_tools(tuple(shown), strict, choice)
 
 

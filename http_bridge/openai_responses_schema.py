@@ -10,8 +10,16 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from daemon.wire.bounds import (
+    MinP,
+    RepetitionPenalty,
+    Seed,
+    Temperature,
+    TokenCount,
+    TopK,
+    TopP,
+)
 from http_bridge.openai_schema import (
-    INT_MAX,
     Effort,
     FunctionName,
     GrammarFormat,
@@ -22,7 +30,6 @@ from http_bridge.openai_schema import (
     RegexFormat,
     Strict,
     TextFormat,
-    TokenCount,
 )
 from http_bridge.plan import Priority
 
@@ -135,8 +142,8 @@ class ResponsesRequest(Strict, frozen=True, kw_only=True):
     instructions: str | None = None
     stream: bool | None = None
     max_output_tokens: TokenCount | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     text: TextConfig | None = None
     tools: tuple[FunctionTool, ...] | None = None
@@ -154,10 +161,10 @@ class ResponsesRequest(Strict, frozen=True, kw_only=True):
     background: bool | None = None
     previous_response_id: str | None = None
     conversation: str | dict[str, Any] | None = None
-    top_k: Annotated[int, Meta(ge=0, le=INT_MAX)] | None = None
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    seed: Seed | None = None
+    repetition_penalty: RepetitionPenalty | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     priority: Priority | None = None
     keep_alive: str | float | None = None

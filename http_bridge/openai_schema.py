@@ -11,14 +11,21 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from daemon.wire.bounds import (
+    INT_MAX,
+    MinP,
+    Penalty,
+    RepetitionPenalty,
+    Seed,
+    Temperature,
+    TokenCount,
+    TopK,
+    TopP,
+)
 from http_bridge.plan import Priority
-
-INT_MAX: Final = (1 << 31) - 1
 
 NonEmpty = Annotated[str, Meta(min_length=1)]
 TokenId = Annotated[int, Meta(ge=0, le=INT_MAX)]
-TokenCount = Annotated[int, Meta(ge=1, le=INT_MAX)]
-Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 FunctionName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
@@ -109,7 +116,7 @@ Message = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | To
 # --- requests -----------------------------------------------------------------
 
 
-class Function(Strict, frozen=True, kw_only=True, omit_defaults=True):
+class Function(Strict, frozen=True, kw_only=True):
     name: FunctionName
     description: str | None = None
     parameters: dict[str, Any] | None = None
@@ -178,15 +185,15 @@ class TextRequest(Strict, frozen=True, kw_only=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: TokenCount | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Meta(ge=0, le=INT_MAX)] | None = None
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: MinP | None = None
+    seed: Seed | None = None
     stop: Stop | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
+    repetition_penalty: RepetitionPenalty | None = None
     logit_bias: dict[TokenId, Bias] | None = None
     n: ChoiceCount | None = None
     user: str | None = None

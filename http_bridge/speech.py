@@ -11,14 +11,13 @@ import msgspec
 from msgspec import Meta
 
 from daemon.wire import data as d
-from daemon.wire.errors import Fault
 from http_bridge.decode import decode_body
-from http_bridge.errors import error_body
 from http_bridge.exchange import Call
 from http_bridge.naming import Names, Need
 from http_bridge.openai_common import priority_of, ttl_s_of
 from http_bridge.openai_schema import Name, NonEmpty, Strict
 from http_bridge.plan import Priority
+from http_bridge.sse import data_event
 
 CONTENT_TYPES: Final[dict[str, str]] = {
     "mp3": "audio/mpeg",
@@ -27,8 +26,6 @@ CONTENT_TYPES: Final[dict[str, str]] = {
     "wav": "audio/wav",
     "pcm": "audio/pcm",
 }
-
-_json: Final = msgspec.json.Encoder()
 
 
 class SpeechRequest(Strict, frozen=True, kw_only=True):
@@ -90,7 +87,9 @@ def read_speech(body: bytes, request_id: str) -> SpeechPlan:
 
 def audio_event(audio: d.Audio) -> bytes:
     """Some sound as an event."""
-    return _event({"type": "speech.audio.delta", "audio": base64.b64encode(audio.data).decode()})
+    return data_event(
+        {"type": "speech.audio.delta", "audio": base64.b64encode(audio.data).decode()}
+    )
 
 
 def done_event(usage: d.Usage) -> bytes:
@@ -100,13 +99,4 @@ def done_event(usage: d.Usage) -> bytes:
         "output_tokens": usage.completion_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
     }
-    return _event({"type": "speech.audio.done", "usage": counts})
-
-
-def failure_event(fault: Fault) -> bytes:
-    """The event that ends a stream which has failed."""
-    return b"data: " + error_body(fault) + b"\n\n"
-
-
-def _event(value: object) -> bytes:
-    return b"data: " + _json.encode(value) + b"\n\n"
+    return data_event({"type": "speech.audio.done", "usage": counts})

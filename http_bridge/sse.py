@@ -12,6 +12,8 @@ import msgspec
 from aiohttp import web
 
 from daemon.wire import control as c
+from daemon.wire.errors import Fault
+from http_bridge.errors import openai_error
 
 BEGIN_AFTER_S: Final = 2.0
 """Until then a failure can still be said with an HTTP status."""
@@ -33,6 +35,16 @@ Waiting = Callable[[str], bytes]
 def comment(note: str) -> bytes:
     """A comment."""
     return b": " + note.encode() + b"\n\n"
+
+
+def data_event(value: object) -> bytes:
+    """``value`` as the JSON of an event without a name, which is what OpenAI's are."""
+    return b"data: " + msgspec.json.encode(value) + b"\n\n"
+
+
+def failure_event(fault: Fault) -> bytes:
+    """The event that ends a stream of OpenAI's which has failed."""
+    return data_event(openai_error(fault))
 
 
 def progress_event(progress: c.Progress) -> bytes:

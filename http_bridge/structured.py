@@ -49,6 +49,18 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     single: str | None = None
 
 
+def shown_tool(
+    name: str, description: str | None, parameters: dict[str, Any] | None
+) -> dict[str, Any]:
+    """A function as chat templates know it: what every protocol says of it, in one order.
+
+    Not ``strict``: that is kept by the worker, and would be noise to the model.
+    """
+    said = {"description": description, "parameters": parameters}
+    given = {key: value for key, value in said.items() if value is not None}
+    return {"type": "function", "function": {"name": name, **given}}
+
+
 def choose_tools(
     shown: tuple[dict[str, Any], ...], strict: dict[str, str], choice: Choice
 ) -> Tools:

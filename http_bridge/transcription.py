@@ -13,14 +13,14 @@ import msgspec
 from msgspec import Meta
 
 from daemon.wire import data as d
-from daemon.wire.errors import Fault
 from http_bridge.decode import convert_part
-from http_bridge.errors import error_body, refuse
+from http_bridge.errors import refuse
 from http_bridge.exchange import Call
 from http_bridge.naming import Names, Need
 from http_bridge.openai_common import priority_of, ttl_s_of
 from http_bridge.openai_schema import NonEmpty, Strict
 from http_bridge.plan import Priority
+from http_bridge.sse import data_event
 
 Form = Mapping[str, Sequence[bytes]]
 TranscriptFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
@@ -180,17 +180,12 @@ def subtitles(segments: Sequence[d.Segment], *, mark: str, numbered: bool = True
 def delta_event(segment: d.Segment, *, first: bool) -> bytes:
     """A segment as an event; the first one without its leading blank."""
     text = segment.text.lstrip() if first else segment.text
-    return _event({"type": "transcript.text.delta", "delta": text})
+    return data_event({"type": "transcript.text.delta", "delta": text})
 
 
 def done_event(heard: Transcription) -> bytes:
     """The event that ends a stream."""
-    return _event({"type": "transcript.text.done", "text": heard.text})
-
-
-def failure_event(fault: Fault) -> bytes:
-    """The event that ends a stream which has failed."""
-    return b"data: " + error_body(fault) + b"\n\n"
+    return data_event({"type": "transcript.text.done", "text": heard.text})
 
 
 def _verbose(plan: TranscriptionPlan, heard: Transcription) -> dict[str, Any]:
@@ -236,7 +231,3 @@ def _clock(time_s: float, mark: str) -> str:
     hours, ms = divmod(ms, 3_600_000)
     minutes, ms = divmod(ms, 60_000)
     return f"{hours:02}:{minutes:02}:{ms // 1000:02}{mark}{ms % 1000:03}"
-
-
-def _event(value: object) -> bytes:
-    return b"data: " + _json.encode(value) + b"\n\n"

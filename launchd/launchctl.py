@@ -18,6 +18,9 @@ IN_PROGRESS: Final = 36
 STILL_LEAVING: Final = frozenset({5, 37})
 """What ``bootstrap`` says while the last one's end is not quite over: EIO, or EALREADY."""
 
+ALREADY_STARTING: Final = frozenset({37})
+"""``kickstart`` of what is being started, by a client of its socket for one: EALREADY."""
+
 
 class LaunchAgents(msgspec.Struct, frozen=True):
     """The agents of one user's login session.
@@ -67,7 +70,8 @@ class LaunchAgents(msgspec.Struct, frozen=True):
         ]
 
     def start(self, part: Part) -> Command:
-        return Command(("launchctl", "kickstart", self._target(part)))
+        kickstart = ("launchctl", "kickstart", self._target(part))
+        return Command(kickstart, accepted=ALREADY_STARTING)
 
     def restart(self, part: Part) -> list[Step]:
         # Not kickstart -k: nothing says that it asks before it kills.

@@ -113,14 +113,17 @@ def ttl(app: App, model: str, idle: float | Never) -> None:
 def unquarantine(app: App, model: str) -> None:
     """Let MODEL be tried again after it failed too often."""
     name = named(app, model)
-    _ask(app, c.UnquarantineModel(id=1, model=name))
-    _tell(app, f"{name} may be loaded again", model=name, quarantined=False)
+    if _ask(app, c.UnquarantineModel(id=1, model=name)).already:
+        text = f"nothing held {name} back: it was not quarantined"
+    else:
+        text = f"{name} may be loaded again"
+    _tell(app, text, model=name, quarantined=False)
 
 
-def _ask(app: App, request: c.ControlRequest) -> None:
+def _ask(app: App, request: c.ControlRequest) -> c.Ok:
     from ctl.quick import ask  # noqa: PLC0415
 
-    ask(app, request, c.Ok)
+    return ask(app, request, c.Ok)
 
 
 def _tell(app: App, text: str, **facts: object) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ctl.app import App
-from ctl.options import DURATION, json_option
+from ctl.options import DURATION, Bounded, json_option
 
 if TYPE_CHECKING:
     from ctl.conversation import Conversation
@@ -37,10 +37,12 @@ text, in the order given. The model is loaded if need be. Ctrl-C stops the answe
     help="A picture (PNG, JPEG, WebP, GIF); may be repeated.",
 )
 @click.option("--system", help="What the model should be or do.")
-@click.option("--max-tokens", type=click.IntRange(min=1), help="Longest answer.")
-@click.option("--temperature", type=click.FloatRange(min=0), help="0 always takes the likeliest.")
-@click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), help="Nucleus.")
-@click.option("--seed", type=int, help="Draw the same tokens again.")
+@click.option("--max-tokens", type=Bounded("max_tokens", int), help="Longest answer.")
+@click.option(
+    "--temperature", type=Bounded("temperature", float), help="0 (always the likeliest) to 2."
+)
+@click.option("--top-p", type=Bounded("top_p", float), help="Nucleus: above 0, up to 1.")
+@click.option("--seed", type=Bounded("seed", int), help="Draw the same tokens again.")
 @click.option("--stop", "stops", multiple=True, metavar="TEXT", help="Stop before TEXT.")
 @click.option(
     "--timeout", type=DURATION, default="2m", show_default=True, help="Longest wait for the model."

@@ -54,7 +54,8 @@ def describe(target: Target, settings: Settings, inspections: Inspections) -> Mo
 
     ``kv_token_bytes`` is such that times the tokens that the pool reserves (``pool.kv_tokens``,
     or as many as all rows can hold if that is less) it is the most the cache can hold, windowed
-    layers included. ``weights_bytes`` includes the adapter.
+    layers included. ``weights_bytes`` includes the adapter and the draft, whose cache is in
+    ``kv_token_bytes``: it guesses for one row, which may be as long as all may be together.
 
     Raises:
         MlxdError: ``not_found`` or ``incompatible``, with the file in ``field``.
@@ -68,19 +69,41 @@ def describe(target: Target, settings: Settings, inspections: Inspections) -> Mo
     if target.adapter is not None:
         adapter_bytes = _adapter_bytes(Path(target.adapter), inspection)
         identity += fingerprint(Path(target.adapter))
+    draft = None if target.draft is None else _draft(target.draft, inspection, inspections)
+    if draft is not None:
+        reserved_bytes += draft.kv.reserved_bytes(kv_tokens, 1)
+        identity += draft.fingerprint
     return Model(
         key=target.key,
         name=target.name,
         path=inspection.path,
         kind=inspection.kind,
         capabilities=inspection.capabilities,
-        weights_bytes=inspection.weights_bytes + adapter_bytes,
+        weights_bytes=inspection.weights_bytes
+        + adapter_bytes
+        + (draft.weights_bytes if draft else 0),
         kv_token_bytes=-(-reserved_bytes // kv_tokens),
         context_tokens=context_tokens,
         adapter=os.path.realpath(target.adapter) if target.adapter is not None else None,
         identity=identity,
         allow_code=target.allow_code,
+        draft=None if draft is None else draft.path,
+        draft_tokens=configured.draft_tokens,
     )
+
+
+def _draft(folder: str, inspection: Inspection, inspections: Inspections) -> Inspection:
+    """What is in the folder of the model that guesses for the one in ``inspection``."""
+    draft = inspections.inspect(folder)
+    for role, one in (("the model", inspection), ("its draft", draft)):
+        if one.kind != "text":
+            raise MlxdError(
+                Code.INCOMPATIBLE,
+                f"a draft guesses for text models and is one, and {role}, {one.path}, is for "
+                f"{one.kind}; remove draft from its settings",
+                field="draft",
+            )
+    return draft
 
 
 def _inspected(path: str, allow_code: bool) -> Inspection | MlxdError:

@@ -79,7 +79,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
             text and vision also what requests may ask of it: "chat" and "count_tokens" (has a
             chat template), "tools", "thinking", "thinking_budget", "reasoning_effort" (the
             template has that variable), "logprobs" and "structured" (has a tokenizer that can
-            be read token by token), "priority".
+            be read token by token).
         architecture: The ``model_type``, or what stands for it where config.json has none.
         weights_bytes: What the loaded weights occupy.
         kv: The key-value cache that a token needs.
@@ -229,7 +229,7 @@ def _capabilities(folder: Path, files: dict[str, os.stat_result], kind: Kind) ->
         found.append("reasoning_effort")
     if "tokenizer.json" in files:
         found += ["logprobs", "structured"]
-    return (*found, "count_tokens", "priority") if template else (*found, "priority")
+    return (*found, "count_tokens") if template else tuple(found)
 
 
 def _context_tokens(

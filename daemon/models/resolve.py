@@ -18,7 +18,7 @@ from daemon.models.inspect import Inspection
 from daemon.wire.control import KnownModel
 from daemon.wire.errors import Code, Fault, MlxdError
 from daemon.wire.paths import Home
-from daemon.wire.settings import Settings, name_problem
+from daemon.wire.settings import Settings, is_folder, name_problem
 
 Source = Literal["configured", "bundled", "cache", "loaded"]
 Inspect = Callable[..., Inspection]
@@ -39,6 +39,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         name: The model's own name, for an alias the one that it led to.
         path: The folder, which need not exist.
         adapter: A folder of LoRA weights.
+        draft: The folder of the model that guesses for this one.
         allow_code: Whether the folder's own Python files may be run.
     """
 
@@ -46,6 +47,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     source: Source
     adapter: str | None = None
+    draft: str | None = None
     allow_code: bool = False
 
     @property
@@ -164,7 +166,7 @@ class Registry:
             try:
                 found.append(self._single(name, cached))
             except MlxdError:
-                continue  # Configured without a path and not downloaded: known() tells.
+                continue  # Configured, and it or its draft not downloaded: known() tells.
         return tuple(found)
 
     def known(self, inspect: Inspect) -> tuple[KnownModel, ...]:
@@ -179,7 +181,7 @@ class Registry:
         single = {target.name: self._known(target, inspect) for target in self.targets()}
         for name in self._settings.models:
             if name not in single:
-                single[name] = _missing(name, self._not_found(name, ()).fault.message)
+                single[name] = _missing(name, self._why_not(name))
         aliases = []
         for alias in self._settings.aliases:
             models = self._models_of(alias)
@@ -189,6 +191,14 @@ class Registry:
                 msgspec.structs.replace(base, name=alias, source="alias", targets=models)
             )
         return (*aliases, *single.values())
+
+    def _why_not(self, name: str) -> str:
+        """Why a configured name leads nowhere."""
+        try:
+            self._single(name, self._cached())
+        except MlxdError as error:
+            return error.fault.message
+        return "it has just appeared; ask again"
 
     def _known(self, target: Target, inspect: Inspect) -> KnownModel:
         try:
@@ -222,8 +232,20 @@ class Registry:
             path=str(path),
             source="configured" if name in self._settings.models else source,
             adapter=settings.adapter,
+            draft=self._draft(name, settings.draft, cached),
             allow_code=settings.allow_code,
         )
+
+    def _draft(self, name: str, draft: str | None, cached: Mapping[str, Path]) -> str | None:
+        """The folder of a model's draft, which settings name or give."""
+        if draft is None or is_folder(draft):
+            return draft
+        found = self._folder(draft, self._settings.model(draft).path, cached)
+        if found is not None:
+            return str(found[1])
+        reason = f"{draft!r}, the draft of {name!r}, is not on this machine"
+        hint = "get it with mlxctl pull, or remove draft from the model's settings"
+        raise MlxdError(Code.NOT_FOUND, f"{reason}; {hint}", hint=hint, field="draft")
 
     def _folder(
         self, name: str, configured: str | None, cached: Mapping[str, Path]

@@ -55,6 +55,12 @@ class EndSpare(Effect, tag="end_spare", frozen=True, kw_only=True):
     spare: str
 
 
+class ReadAhead(Effect, tag="read_ahead", frozen=True, kw_only=True):
+    """The model's load waits for workers that stop: its weights may be read meanwhile."""
+
+    model: Model
+
+
 class AnswerGranted(Effect, tag="answer_granted", frozen=True, kw_only=True):
     ticket: int
     lease: str
@@ -79,9 +85,10 @@ class AnswerUnloaded(Effect, tag="answer_unloaded", frozen=True, kw_only=True):
 
 
 class AnswerDone(Effect, tag="answer_done", frozen=True, kw_only=True):
-    """What was asked is so, and durable."""
+    """What was asked is so, and durable; ``already``: it was before."""
 
     ticket: int
+    already: bool = False
 
 
 class AnswerRefused(Effect, tag="answer_refused", frozen=True, kw_only=True):
@@ -108,6 +115,7 @@ AnyEffect = (
     | RetireWorker
     | StartSpare
     | EndSpare
+    | ReadAhead
     | AnswerGranted
     | AnswerLoaded
     | AnswerUnloaded

@@ -401,6 +401,13 @@ class WaiterMoved(Volatile, tag="waiter.moved", frozen=True, kw_only=True):
     waiter: Waiter
 
 
+class RoomAwaited(Volatile, tag="room.awaited", frozen=True, kw_only=True):
+    """A load has begun to wait for workers that stop; said once a load."""
+
+    ticket: int
+    model: Model
+
+
 class WaiterLeft(Volatile, tag="waiter.left", frozen=True, kw_only=True):
     """The ticket's asker went away; nothing is owed to it."""
 
@@ -440,9 +447,10 @@ class UnloadAwaited(Volatile, tag="unload.awaited", frozen=True, kw_only=True):
 
 
 class TicketDone(Volatile, tag="ticket.done", frozen=True, kw_only=True):
-    """What the ticket asked for is so."""
+    """What the ticket asked for is so; ``already``: it was before, and nothing changed."""
 
     ticket: int
+    already: bool = False
 
 
 class UnloadAnswered(Volatile, tag="unload.answered", frozen=True, kw_only=True):
@@ -565,6 +573,7 @@ class LogWritable(Volatile, tag="log.writable", frozen=True, kw_only=True):
 QueueEvent = (
     WaiterQueued
     | WaiterMoved
+    | RoomAwaited
     | WaiterLeft
     | LoadAnswered
     | UnloadAwaited

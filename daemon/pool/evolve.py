@@ -116,7 +116,8 @@ def _load_ready(pool: Pool, event: m.LoadReady, at_ms: int) -> Pool:
     )
     key = slot.tenant.model.key
     tenant = replace(slot.tenant, measured_bytes=event.measured_bytes)
-    learned = Learned(load_ms=event.load_ms, measured_bytes=event.measured_bytes)
+    # From the decision on: who waits for a load also waits for its process and its imports.
+    learned = Learned(load_ms=at_ms - slot.since_ms, measured_bytes=event.measured_bytes)
     failures = pool.failures.get(key)
     if failures is not None and not failures.crashed_at_ms and not failures.quarantined:
         pool = replace(pool, failures=without(pool.failures, key))

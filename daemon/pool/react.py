@@ -58,6 +58,8 @@ def _queue_event(pool: Pool, event: m.QueueEvent) -> tuple[m.AnyEffect, ...]:
     match event:
         case m.WaiterQueued() | m.WaiterMoved():
             return (_queued(pool, event.waiter),)
+        case m.RoomAwaited():
+            return (m.ReadAhead(model=event.model),)
         case m.LoadAnswered():
             return (_loaded(pool, event),)
         case m.UnloadAnswered():
@@ -67,7 +69,7 @@ def _queue_event(pool: Pool, event: m.QueueEvent) -> tuple[m.AnyEffect, ...]:
                 ),
             )
         case m.TicketDone():
-            return (m.AnswerDone(ticket=event.ticket),)
+            return (m.AnswerDone(ticket=event.ticket, already=event.already),)
         case m.TicketRefused():
             return (m.AnswerRefused(ticket=event.ticket, fault=event.fault),)
         case (

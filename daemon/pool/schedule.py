@@ -217,7 +217,11 @@ def _start_loads(draft: Draft) -> None:
         slot = draft.pool.slots.get(key)
         if isinstance(slot, Draining | Stopping) and waiter.retried:
             return
-        if slot is not None or retry_at_ms(draft.pool, key) > draft.now_ms:
+        if retry_at_ms(draft.pool, key) > draft.now_ms:
+            continue
+        if slot is not None:
+            if isinstance(slot, Draining | Stopping):
+                _await_room(draft, waiter)
             continue
         if _loads_in_line(draft.pool) >= draft.pool.limits.loads_max:
             return
@@ -263,9 +267,23 @@ def _start_load(draft: Draft, waiter: m.Waiter) -> bool:
                 )
             return False
         case Wait():
+            if room.leaving:
+                _await_room(draft, waiter)
             return False
         case _:
             assert_never(room)
+
+
+def _await_room(draft: Draft, waiter: m.Waiter) -> None:
+    """Say once that only workers that stop keep the load from beginning.
+
+    Nothing is said while others load: what is read for them comes first.
+    """
+    pool, model = draft.pool, waiter.option.model
+    if any(isinstance(slot, Loading) for slot in pool.slots.values()):
+        return
+    if not any(w.room_awaited for w in pool.waiters if w.option.model.key == model.key):
+        draft.emit(m.RoomAwaited(ticket=waiter.ticket, model=model))
 
 
 def _load_for(draft: Draft, waiter: m.Waiter, *, over_budget: bool) -> None:
@@ -366,4 +384,5 @@ def _next_option(waiter: m.Waiter, why: str) -> m.Waiter:
         rest=waiter.rest[1:],
         passed_over=(*waiter.passed_over, passed),
         retried=False,
+        room_awaited=False,
     )

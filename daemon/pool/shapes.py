@@ -59,6 +59,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         kv_token_bytes: KV cache bytes one token of one row takes.
         identity: Changes when the files change: what was found incompatible is tried again.
         allow_code: The configuration lets the folder's own Python files run, for this model.
+        draft: The folder of a smaller model that guesses for it, ``draft_tokens`` at a time;
+            its weights and cache are counted in those of this one.
     """
 
     key: str
@@ -72,6 +74,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     adapter: str | None = None
     identity: str = ""
     allow_code: bool = False
+    draft: str | None = None
+    draft_tokens: int = 3
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -104,6 +108,7 @@ class Waiter(msgspec.Struct, frozen=True, kw_only=True):
         deadline_at_ms: None waits as long as its asker does.
         priority: Its place in the queue: see :attr:`turn_ms`.
         retried: Its load ran out of memory once, and is tried again.
+        room_awaited: It was said that its load waits for workers that stop.
     """
 
     ticket: int
@@ -120,6 +125,7 @@ class Waiter(msgspec.Struct, frozen=True, kw_only=True):
     over_budget: bool = False
     reason: LoadReason
     retried: bool = False
+    room_awaited: bool = False
 
     @property
     def turn_ms(self) -> int:

@@ -185,7 +185,11 @@ class UnloadWaiter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Learned(msgspec.Struct, frozen=True, kw_only=True):
-    """What earlier loads of a model have shown."""
+    """What earlier loads of a model have shown.
+
+    Attributes:
+        load_ms: From the decision to load until the worker was ready; sleep does not count.
+    """
 
     load_ms: int
     measured_bytes: int
@@ -357,53 +361,3 @@ def resident(tenant: Tenant, service: Service, leases: frozenset[str], running: 
     if leases or running:
         return Busy(tenant=tenant, service=service, leases=leases, running=running)
     return Idle(tenant=tenant, service=service)
-
-
-def durable_part(pool: Pool) -> Pool:
-    """What a replay of the log must give: no waiters, leases, requests or uses."""
-    slots = {key: _durable_slot(slot) for key, slot in pool.slots.items()}
-    return msgspec.structs.replace(
-        pool,
-        slots=slots,
-        pressure_reported=Pressure(),
-        waiters=(),
-        wishes=(),
-        unload_waiters=(),
-        leases={},
-        leases_granted=0,
-        refusals={},
-        spare=Spare(),
-        stopping=None,
-        detaching=False,
-        read_only=None,
-    )
-
-
-def _durable_slot(slot: Slot) -> Slot:
-    match slot:
-        case Loading():
-            return msgspec.structs.replace(
-                slot,
-                tenant=_durable_tenant(slot.tenant),
-                progress_at_ms=slot.since_ms,
-                done_bytes=0,
-            )
-        case Busy() | Idle():
-            return Idle(tenant=_durable_tenant(slot.tenant), service=_durable_service(slot.service))
-        case Draining():
-            tenant = _durable_tenant(slot.tenant)
-            return Stopping(
-                tenant=tenant, since_ms=slot.since_ms, why=slot.why, evicting=slot.evicting
-            )
-        case Stopping():
-            return msgspec.structs.replace(slot, tenant=_durable_tenant(slot.tenant))
-
-
-def _durable_tenant(tenant: Tenant) -> Tenant:
-    return msgspec.structs.replace(tenant, measured_bytes=0, waits=Waits(), tokens_per_s=0.0)
-
-
-def _durable_service(service: Service) -> Service:
-    return msgspec.structs.replace(
-        service, last_used_at_ms=service.recorded_use_at_ms, ttl_asked_ms=None
-    )

@@ -55,9 +55,10 @@ def _verb(draft: Draft, command: m.Unload | m.Verb) -> None:
         case m.SetTtl():
             _set_ttl(draft, command)
         case m.Unquarantine():
-            if command.key in draft.pool.failures:
+            held_back = command.key in draft.pool.failures
+            if held_back:
                 draft.emit(m.ModelUnquarantined(key=command.key, model=command.name))
-            draft.emit(m.TicketDone(ticket=command.ticket))
+            draft.emit(m.TicketDone(ticket=command.ticket, already=not held_back))
         case m.ClearSafeMode():
             if draft.pool.safe_mode_since_ms is not None:
                 draft.emit(m.SafeModeLeft(reason=f"cleared by {command.client}"))

@@ -40,6 +40,8 @@ def _queue_event(pool: Pool, event: m.QueueEvent, at_ms: int) -> Pool:
             moved = event.waiter
             waiters = tuple(moved if w.ticket == moved.ticket else w for w in pool.waiters)
             return replace(pool, waiters=waiters)
+        case m.RoomAwaited():
+            return _room_awaited(pool, event.model.key)
         case m.LoadAnswered():
             pool = _without_ticket(pool, event.ticket)
             return _touched(pool, event.worker, at_ms, None)
@@ -66,6 +68,13 @@ def _queue_event(pool: Pool, event: m.QueueEvent, at_ms: int) -> Pool:
 def _waiter_queued(pool: Pool, waiter: m.Waiter) -> Pool:
     place = bisect_right(pool.waiters, waiter.turn_ms, key=lambda w: w.turn_ms)
     return replace(pool, waiters=(*pool.waiters[:place], waiter, *pool.waiters[place:]))
+
+
+def _room_awaited(pool: Pool, key: str) -> Pool:
+    waiters = (
+        replace(w, room_awaited=True) if w.option.model.key == key else w for w in pool.waiters
+    )
+    return replace(pool, waiters=tuple(waiters))
 
 
 def _use_event(pool: Pool, event: m.UseEvent, at_ms: int) -> Pool:

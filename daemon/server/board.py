@@ -1,5 +1,6 @@
 """The status, asked for again and again: what has not changed is not made anew."""
 
+from collections.abc import Callable
 from typing import Final
 
 import anyio.to_thread
@@ -16,11 +17,18 @@ RSS_AGE_MS_MAX: Final = 1000
 
 
 class StatusBoard:
-    """Shows one kernel's pool."""
+    """Shows one kernel's pool.
 
-    def __init__(self, kernel: Kernel, facts: Facts) -> None:
+    Args:
+        warning: What has to be said that the pool does not know; None if nothing.
+    """
+
+    def __init__(
+        self, kernel: Kernel, facts: Facts, warning: Callable[[], str | None] = lambda: None
+    ) -> None:
         self._kernel = kernel
         self._facts = facts
+        self._warning = warning
         self._shown: tuple[Pool, str | None, StatusView] | None = None
         self._rss_bytes = 0
         self._rss_until_ms: int | None = None
@@ -38,10 +46,12 @@ class StatusBoard:
 
     def view(self, request_id: int) -> StatusView:
         """The pool now; its process's memory as it was when last read."""
-        kernel = self._kernel
+        kernel, warning = self._kernel, self._warning()
+        view = self._view(kernel.pool, kernel.read_only)
         return replace(
-            self._view(kernel.pool, kernel.read_only),
+            view,
             id=request_id,
+            warnings=view.warnings if warning is None else (*view.warnings, warning),
             now_ms=kernel.now_ms(),
             seq=kernel.seq,
             rss_bytes=self._rss_bytes,

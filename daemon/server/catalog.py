@@ -1,7 +1,6 @@
 """Names become models the pool can decide about: look up, inspect, check what is asked."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final, TypeVar
 
 import anyio
@@ -118,9 +117,12 @@ class Catalog:
         registry = self._registry()
         states = {slot.tenant.model.path: state_name(slot) for slot in pool.slots.values()}
         rooms: dict[str, Room] = {}
+        problems: dict[str, str] = {}
         for target in registry.targets():
-            with suppress(MlxdError):  # what is wrong with it stands in its ``problem``
+            try:
                 rooms[target.name] = room_for(pool, self._option(target, ()))
+            except MlxdError as error:
+                problems[target.name] = error.fault.message
         found: list[KnownModel] = []
         for model in registry.known(self._inspections.inspect):
             state = states.get(model.path)
@@ -130,7 +132,8 @@ class Catalog:
                 model = replace(  # noqa: PLW2901 - the same model, with what the pool says of it
                     model, claim_bytes=room.claim_bytes, fits=room.fits, fit_note=room.note
                 )
-            found.append(replace(model, state=state))
+            problem = model.problem or problems.get(model.name)
+            found.append(replace(model, state=state, problem=problem))
         return tuple(found)
 
     def _registry(self, registered: dict[str, str] | None = None) -> Registry:

@@ -342,7 +342,7 @@ class Session:
                     c.Unloaded(id=request_id, model=answer.name, freed_bytes=answer.freed_bytes)
                 )
             case m.AnswerDone():
-                self._finish(c.Ok(id=request_id))
+                self._finish(c.Ok(id=request_id, already=answer.already))
             case m.AnswerRefused():
                 self._finish(c.Failed(id=request_id, fault=answer.fault))
 

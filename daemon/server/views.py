@@ -87,6 +87,7 @@ def estimate_view(
         id=request.id,
         model=told.model.name,
         verdict=told.verdict,
+        draft=told.model.draft,
         weights_bytes=claim.weights_bytes,
         overhead_bytes=claim.overhead_bytes,
         kv_tokens=claim.kv_tokens,

@@ -5,6 +5,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AbstractAsyncContextManager, suppress
+from pathlib import Path
 from typing import Protocol
 
 import anyio
@@ -15,6 +16,7 @@ from daemon import processes
 from daemon.identity import boot_id
 from daemon.supervisor.launch import Launcher, wait_listening
 from daemon.supervisor.link import open_link
+from daemon.supervisor.readahead import Stopped, read_ahead
 from daemon.wire import data as d
 from daemon.wire.locks import Holder, is_held
 from daemon.wire.paths import Home
@@ -108,6 +110,14 @@ class Host(Protocol):
     def signal(self, pid: int, number: signal.Signals) -> None:
         """Send a signal; a process that is gone already is fine."""
 
+    async def read_ahead(self, folder: Path, stopped: Stopped) -> None:
+        """Get a folder's weights into the page cache, as far as there is room for them.
+
+        Raises:
+            OSError: A file cannot be read.
+            MlxdError: The folder cannot be read.
+        """
+
     def remove_files(self, worker: str) -> None:
         """Take away the socket and lock file of a worker that is gone."""
 
@@ -169,6 +179,9 @@ class OsHost:
     def signal(self, pid: int, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
+
+    async def read_ahead(self, folder: Path, stopped: Stopped) -> None:
+        await anyio.to_thread.run_sync(read_ahead, folder, stopped, abandon_on_cancel=True)
 
     def remove_files(self, worker: str) -> None:
         for path in (self._home.worker_socket(worker), self._home.worker_lock(worker)):

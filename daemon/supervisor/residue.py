@@ -30,9 +30,8 @@ ReadWired = Callable[[], int | None]
 
 def read_wired_bytes() -> int | None:
     """Wired memory of the machine; None where nothing stays wired after a process (Linux)."""
-    if sys.platform != "darwin":
-        return None
-    return _darwin()
+    statistics = read_statistics() if sys.platform == "darwin" else None
+    return None if statistics is None else wired_bytes(*statistics)
 
 
 class Wiring:
@@ -83,7 +82,8 @@ def wired_bytes(statistics: bytes, page_bytes: int) -> int:
     return int.from_bytes(statistics[place : place + 4], sys.byteorder) * page_bytes
 
 
-def _darwin() -> int | None:
+def read_statistics() -> tuple[bytes, int] | None:
+    """The machine's ``struct vm_statistics64`` and its page size. macOS only."""
     libc = ctypes.CDLL(None)
     words, count = (ctypes.c_uint32 * _WORDS)(), ctypes.c_uint32(_WORDS)
     failed = libc.host_statistics64(
@@ -91,7 +91,7 @@ def _darwin() -> int | None:
     )
     if failed:
         return None
-    return wired_bytes(bytes(words), ctypes.c_size_t.in_dll(libc, "vm_kernel_page_size").value)
+    return bytes(words), ctypes.c_size_t.in_dll(libc, "vm_kernel_page_size").value
 
 
 @functools.cache

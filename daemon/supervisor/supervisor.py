@@ -19,6 +19,7 @@ from daemon.pool import messages as m
 from daemon.pool.state import Loading, Pool, Slot
 from daemon.supervisor.host import Host, OsHost, WorkerLink
 from daemon.supervisor.launch import Launcher
+from daemon.supervisor.readahead import ReadsAhead
 from daemon.supervisor.residue import Wiring
 from daemon.supervisor.seat import USAGE_WINDOW_MS, Seat, Usage
 from daemon.supervisor.spares import Held, Spares
@@ -74,6 +75,7 @@ class Supervisor:
         self._now_ms = now_ms
         self._seats: dict[str, Seat] = {}
         self._spares = Spares(host, tasks, self._report)
+        self._reads_ahead = ReadsAhead(host.read_ahead, tasks)
         self._prefix_dir: Path | None = None
         self._prefix_disk_bytes = 0
         self._send: Send = _nowhere
@@ -94,8 +96,13 @@ class Supervisor:
                 seat = Seat(effect.worker, self._make_wiring())
                 self._seats[effect.worker] = seat
                 spare = self._spares.reserve()
+                if spare is None:  # importing takes it a second, and the disk has nothing to do
+                    self._reads_ahead.begin(effect.model)
                 self._tasks.start_soon(self._host_new, seat, spare, effect.yields)
+            case m.ReadAhead():
+                self._reads_ahead.begin(effect.model)
             case m.BeginLoad():
+                self._reads_ahead.end(effect.model)
                 self._tell(effect.worker, self._begin(effect))
             case m.DrainWorker():
                 self._tell(effect.worker, d.Drain())
@@ -308,6 +315,8 @@ class Supervisor:
             kind=model.kind,
             adapter=model.adapter,
             allow_code=model.allow_code,
+            draft=model.draft,
+            draft_tokens=model.draft_tokens,
             weights_bytes=model.weights_bytes,
             kv_tokens=effect.kv_tokens,
             kv_bytes=max(effect.kv_tokens * model.kv_token_bytes, KEPT_BYTES_MIN),

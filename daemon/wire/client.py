@@ -8,7 +8,7 @@ import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
-from typing import Final, TypeVar
+from typing import Final, TypedDict, TypeVar, Unpack
 
 import anyio
 import msgspec
@@ -21,6 +21,17 @@ from daemon.wire.streams import FrameStream, connect_unix, greet
 
 OnProgress = Callable[[c.Progress], None]
 AnswerT = TypeVar("AnswerT", bound=c.Answer)
+
+
+class LeaseTerms(TypedDict, total=False):
+    """What :meth:`Control.acquire` takes beside a model, for those who hand it on."""
+
+    needs: tuple[str, ...]
+    deadline_ms: int
+    ttl_s: c.Ttl
+    priority: int
+    on_progress: OnProgress | None
+
 
 PENDING_ANSWERS_MAX: Final = 4096
 """Unread answers to one request; more ends a watch as ``lagged``."""
@@ -162,25 +173,9 @@ class Control:
         await self._call(c.ReleaseLease(id=self._id(), lease=lease), c.Released)
 
     @asynccontextmanager
-    async def lease(
-        self,
-        model: str,
-        *,
-        needs: tuple[str, ...] = (),
-        deadline_ms: int = 120_000,
-        ttl_s: c.Ttl = None,
-        priority: int = 0,
-        on_progress: OnProgress | None = None,
-    ) -> AsyncIterator[c.Granted]:
-        """Hold a lease for the length of the block."""
-        granted = await self.acquire(
-            model,
-            needs=needs,
-            deadline_ms=deadline_ms,
-            ttl_s=ttl_s,
-            priority=priority,
-            on_progress=on_progress,
-        )
+    async def lease(self, model: str, **terms: Unpack[LeaseTerms]) -> AsyncIterator[c.Granted]:
+        """Hold a lease for the length of the block, on the terms of :meth:`acquire`."""
+        granted = await self.acquire(model, **terms)
         try:
             yield granted
         finally:

@@ -286,6 +286,8 @@ class LoadEstimate(Answer, tag="estimated", frozen=True, kw_only=True):
     Attributes:
         verdict: "resident" or "loading" already; "loads" at once; "evicts" others first;
             "waits" for what ``reason`` says; "refused" for what ``fault`` says.
+        draft: The folder of the model that guesses for it; its weights and its cache are in
+            these figures.
         claim_bytes: Weights, KV cache and overhead together: what is reserved.
         kv_bytes: ``kv_tokens`` times ``kv_token_bytes``.
         measured_bytes: What it held when it was last loaded; it counts where it is more.
@@ -319,6 +321,7 @@ class LoadEstimate(Answer, tag="estimated", frozen=True, kw_only=True):
     reason: str
     fault: Fault | None
     now_ms: int
+    draft: str | None = None
 
 
 class Unloaded(Answer, tag="unloaded", frozen=True, kw_only=True):
@@ -350,7 +353,9 @@ class Released(Answer, tag="released", frozen=True, kw_only=True):
 
 
 class Ok(Answer, tag="ok", frozen=True, kw_only=True):
-    """Done, and durable."""
+    """Done, and durable; ``already``: said of an unquarantine that had nothing to do."""
+
+    already: bool = False
 
 
 class ConfigReloaded(Answer, tag="config_reloaded", frozen=True, kw_only=True):

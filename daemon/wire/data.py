@@ -17,9 +17,6 @@ from daemon.wire.forms import Constraint
 FinishReason = Literal["stop", "length", "tool_calls"]
 
 
-# --- what clients send --------------------------------------------------------
-
-
 class TextPart(msgspec.Struct, frozen=True, tag="text", tag_field="type"):
     text: str
 
@@ -341,6 +338,7 @@ class Begin(Frame, tag="begin", frozen=True, kw_only=True):
         name: What people call the model.
         path: The model folder, absolute and real.
         allow_code: Whether Python files of that folder may run.
+        draft: The folder of a smaller model that guesses ``draft_tokens`` of its tokens at a time.
         kind: Which engine: "text", "vision", "embeddings", "speech", "transcription".
         weights_bytes: For the progress of loading.
         kv_tokens: Rows times the longest row may not pass this; requests wait instead.
@@ -350,7 +348,7 @@ class Begin(Frame, tag="begin", frozen=True, kw_only=True):
         rows_max: Most requests decoded at once.
         cache_bytes_max: Freed buffers that the library may hold for reuse.
         yields: Load at a low priority: other models answer requests.
-        identity: Of the model's files and its adapter's; changes when they do.
+        identity: Of its files, its adapter's and its draft's; changes when they do.
         prefix_dir: Where computed prompts outlive the worker; None for nowhere.
         prefix_disk_bytes: The most that all models together may take there.
         detach_grace_s: How long to live without a daemon.
@@ -361,6 +359,8 @@ class Begin(Frame, tag="begin", frozen=True, kw_only=True):
     kind: str
     adapter: str | None = None
     allow_code: bool = False
+    draft: str | None = None
+    draft_tokens: int = 3
     weights_bytes: int
     kv_tokens: int
     kv_bytes: int = 0

@@ -8,14 +8,14 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, TypeVar, Unpack
 
 import anyio
 import msgspec
 
 from daemon.wire import control as c
 from daemon.wire import data as d
-from daemon.wire.client import Control, OnProgress
+from daemon.wire.client import Control, LeaseTerms
 from daemon.wire.errors import Code, Fault, MlxdError
 from daemon.wire.framing import DATA_FRAME_BYTES_MAX, encode_frame
 from daemon.wire.streams import FrameStream, connect_unix, greet
@@ -173,29 +173,18 @@ async def generate(
     make: Callable[[c.Granted], d.DataRequest],
     *,
     client: str,
-    needs: tuple[str, ...] = (),
-    deadline_ms: int = 120_000,
-    ttl_s: c.Ttl = None,
-    priority: int = 0,
-    on_progress: OnProgress | None = None,
+    **terms: Unpack[LeaseTerms],
 ) -> AsyncIterator[tuple[c.Granted, Generation]]:
     """Acquire, connect and be accepted; acquires once more if the worker was draining.
 
     Args:
         make: Builds the request for the lease that was granted.
+        terms: As :meth:`Control.acquire` takes them.
 
     Raises:
         MlxdError: Anything that is known to be wrong before the first token.
     """
-    lease = partial(
-        control.lease,
-        model,
-        needs=needs,
-        deadline_ms=deadline_ms,
-        ttl_s=ttl_s,
-        priority=priority,
-        on_progress=on_progress,
-    )
+    lease = partial(control.lease, model, **terms)
 
     async def begin(stack: AsyncExitStack, granted: c.Granted) -> Generation:
         opened = open_generation(granted.socket, make(granted), client)

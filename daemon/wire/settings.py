@@ -36,6 +36,7 @@ Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9, extra={"unit": "seconds"})
 """In the file a number, or text such as "90s", "5m" or "2h"."""
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Guesses = Annotated[int, msgspec.Meta(ge=1, le=16)]
 
 
 class PoolSettings(_Section, frozen=True, kw_only=True):
@@ -75,6 +76,11 @@ class ModelSettings(_Section, frozen=True, kw_only=True):
         adapter: A folder with LoRA weights to apply.
         allow_code: Run the Python files that the model's folder brings. Only for folders
             that you trust as you trust a program.
+        draft: A smaller text model with the same tokens that guesses ahead while one request
+            is answered alone: its name, or its folder if it begins with ``/``, ``./``,
+            ``../`` or ``~``. Answers are those without it, sooner where its guesses are
+            mostly right. It takes its weights and room for its own KV cache.
+        draft_tokens: How many tokens the draft guesses at a time.
     """
 
     path: str | None = None
@@ -84,6 +90,8 @@ class ModelSettings(_Section, frozen=True, kw_only=True):
     context_tokens: Positive | None = None
     adapter: str | None = None
     allow_code: bool = False
+    draft: str | None = None
+    draft_tokens: Guesses = 3
 
 
 class HttpSettings(_Section, frozen=True, kw_only=True):
@@ -299,6 +307,7 @@ def _with_absolute_paths(settings: Settings, base: Path) -> Settings:
             model,
             path=_absolute(model.path, base, ("models", name, "path")),
             adapter=_absolute(model.adapter, base, ("models", name, "adapter")),
+            draft=_draft(model.draft, base, ("models", name, "draft")),
         )
         for name, model in settings.models.items()
     }
@@ -314,6 +323,19 @@ def _absolute(given: str | None, base: Path, key: Key) -> str | None:
         return str(base.absolute() / Path(given).expanduser())
     except RuntimeError as error:
         raise _Wrong(key, f"{given!r} names an unknown user's home") from error
+
+
+def is_folder(named: str) -> bool:
+    """Whether a text that may name a model or a folder is meant as a folder."""
+    return named.startswith(("/", "~", "./", "../"))
+
+
+def _draft(given: str | None, base: Path, key: Key) -> str | None:
+    """A folder made absolute; a name as it is."""
+    if given is None or is_folder(given):
+        return _absolute(given, base, key)
+    _check_name(key, given)
+    return given
 
 
 def _check(settings: Settings) -> None:

@@ -85,7 +85,13 @@ RULES: Final = (
         why="it must start fast and outlive the daemon that started it",
         where=("daemon.worker",),
         banned=("daemon", "ctl", "http_bridge", "launchd"),
-        allowed=("daemon.worker", "daemon.wire", "daemon.clock", "daemon.identity"),
+        allowed=(
+            "daemon.worker",
+            "daemon.wire",
+            "daemon.clock",
+            "daemon.identity",
+            "daemon.version",
+        ),
     ),
     Rule(
         name="model libraries live in the engines",
@@ -104,9 +110,9 @@ RULES: Final = (
     Rule(
         name="what daemon and worker share stands alone",
         why="the worker imports it before it says that it is ready",
-        where=("daemon.clock", "daemon.identity"),
+        where=("daemon.clock", "daemon.identity", "daemon.version"),
         banned=PACKAGES,
-        allowed=("daemon.clock", "daemon.identity"),
+        allowed=("daemon.clock", "daemon.identity", "daemon.version"),
     ),
     Rule(
         name="the pool is pure",

@@ -5,8 +5,10 @@ import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mlx_lm.tokenizer_utils import PreTrainedTokenizerFast
 from PIL import Image
 
 from daemon.models.inspect import inspect_folder
@@ -67,6 +69,21 @@ def open_bench(folder: Path) -> Iterator[Callable[[], Bench]]:
 
 def test_its_files_say_that_it_sees(folder: Path) -> None:
     assert inspect_folder(folder).kind == "vision"
+
+
+def test_the_tokenizer_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[type] = []
+    read = PreTrainedTokenizerFast.from_pretrained.__func__
+
+    def counted(cls: type, *given: Any, **more: Any) -> Any:
+        reads.append(cls)
+        return read(cls, *given, **more)
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "from_pretrained", classmethod(counted))
+    engine = REGISTRY["vision"]()
+    engine.load(begin(folder, "vision"), lambda _done, _total: None)
+    engine.close()
+    assert len(reads) == 1
 
 
 def test_pictures_are_seen_and_counted(open_bench: Callable[[], Bench]) -> None:

@@ -6,9 +6,11 @@ import re
 import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import Process
 
 from tests.ctl.conftest import Ctl
@@ -77,6 +79,17 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._fd, keys.encode())
 
+    async def interrupt(self) -> None:
+        """Ctrl-C, once the program waits for something.
+
+        Python looks for signals between two steps, and after a wait that one has ended: what
+        comes between the last look and the wait is seen only when the next key comes.
+        """
+        with anyio.fail_after(20):
+            while not _waits(self.process.pid):
+                await anyio.lowlevel.checkpoint()
+        self.type("\x03")
+
     def settings(self) -> list[Any]:
         """How the terminal is set: what a program must leave as it was."""
         return termios.tcgetattr(self._kept)
@@ -89,6 +102,12 @@ class Terminal:
             return False
         self.text += chunk.decode(errors="replace")
         return bool(chunk)
+
+
+def _waits(pid: int) -> bool:
+    """Whether a process sleeps; where that cannot be seen, it is taken to."""
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text("ascii").rpartition(")")[2].split()[0] == "S"
 
 
 @asynccontextmanager

@@ -78,14 +78,14 @@ async def test_ctrl_c_stops_the_answer_and_only_twice_leaves(mlxctl: Ctl) -> Non
         await terminal.until(">>> ")
         terminal.type("what?\n")
         await terminal.until("A red")
-        terminal.type("\x03")
+        await terminal.interrupt()
         await terminal.until("stopped\r\n>>> ")
         await daemon.ledger.wait_for("release lease-2")
         terminal.type("go on\n")
         await terminal.until("A red\r\n>>> ")
-        terminal.type("\x03")
+        await terminal.interrupt()
         await terminal.until("Ctrl-C again, Ctrl-D or /bye leaves\r\n>>> ")
-        terminal.type("\x03")
+        await terminal.interrupt()
         assert await terminal.end() == 0
 
     assert told(daemon.requests[1]) == [

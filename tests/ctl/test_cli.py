@@ -58,6 +58,8 @@ def test_no_verb_shows_the_help_and_is_an_error() -> None:
         (["load"], "missing argument 'MODEL'"),
         (["status", "--colour"], "no such option"),
         (["run", "m", "?", "--temperature", "-1"], "invalid value for '--temperature'"),
+        (["run", "m", "?", "--temperature", "9"], "'--temperature': expected `float` <= 2.0"),
+        (["run", "m", "?", "--seed", "x"], "'x' is not a valid integer"),
         (["run", "m", "?", "--top-p", "0"], "invalid value for '--top-p'"),
         (["run", "m", "?", "--max-tokens", "0"], "invalid value for '--max-tokens'"),
         (["load", "m", "--ttl", "soon"], "'soon' is not a duration"),

@@ -79,9 +79,12 @@ def test_settings_reach_the_request() -> None:
     [
         ("temprature", "1", "there is no setting 'temprature'"),
         ("temperature", "hot", "temperature is a number, or default; not 'hot'"),
-        ("temperature", "-1", "temperature is at least 0"),
+        ("temperature", "-1", "temperature: expected `float` >= 0.0"),
+        ("temperature", "9", "temperature: expected `float` <= 2.0"),
+        ("temperature", "nan", "temperature: expected `float`"),
+        ("seed", "-1", "seed: expected `int` >= 0"),
         ("top_k", "1.5", "top_k is a whole number"),
-        ("top_p", "2", "top_p is between 0 and 1"),
+        ("top_p", "2", "top_p: expected `float` <= 1.0"),
         ("max_tokens", "", "max_tokens is a whole number"),
     ],
 )

@@ -61,6 +61,11 @@ def test_the_sum_and_that_it_fits() -> None:
     )
 
 
+def test_a_draft_is_in_the_sum() -> None:
+    page = plain(estimate_page(told(draft="/models/small")))
+    assert "weights    4.00 GB  from the files, with those of its draft /models/small\n" in page
+
+
 def test_who_would_go_and_who_stays_and_why() -> None:
     seen = (
         c.Considered(model="old", claim_bytes=9 * GB, last_used_at_ms=NOW_MS - 60_000, goes=True),

@@ -45,11 +45,18 @@ def test_fixed_widths_let_a_later_table_continue_an_earlier_one() -> None:
 def test_a_meter_is_a_bar_and_words() -> None:
     text = drawn(Meter("Memory", 1, 2, "1 of 2"))
 
-    assert text.rstrip() == "Memory " + "━" * 15 + " " * 16 + "1 of 2", "half of 30 characters"
+    assert text.rstrip() == f"Memory {'━' * 15}{'─' * 15} 1 of 2", "half of 30 characters"
+
+
+def test_an_empty_or_full_meter_is_seen_without_colours() -> None:
+    empty, full = Meter("Memory", 0, 2, "0 of 2"), Meter("Memory", 3, 2, "3 of 2")
+
+    assert drawn(empty).rstrip() == f"Memory {'─' * 30} 0 of 2"
+    assert drawn(full).rstrip() == f"Memory {'━' * 30} 3 of 2"
 
 
 def test_a_meter_without_a_whole() -> None:
-    assert drawn(Meter("Memory", 0, 0, "0 of 0")).rstrip().endswith("0 of 0")
+    assert drawn(Meter("Memory", 0, 0, "0 of 0")).rstrip() == f"Memory {'─' * 30} 0 of 0"
 
 
 def test_markup_is_text() -> None:

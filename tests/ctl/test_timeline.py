@@ -39,6 +39,21 @@ def test_piped_timeline_word_for_word() -> None:
     )
 
 
+def test_a_pipe_widens_for_a_long_name_and_stays_aligned() -> None:
+    long = "mlx-community/Qwen3-235B-A22B-Instruct-2507-4bit-DWQ"
+    timeline = Timeline(ModelNames({}), None, UTC)
+
+    def page(*names: str) -> list[str]:
+        pinned = tuple({"type": "model.pinned", "model": name} for name in names)
+        record = Record(5, 1_790_000_000_000, {"command": "pin"}, pinned)
+        return plain(timeline.page([(record, pinned)])).splitlines()
+
+    heading, *rows = page("a", long)
+    rows += page("b")
+
+    assert {row.index("pinned: never") for row in rows} == {heading.index("WHAT")}
+
+
 def test_a_long_name_loses_its_middle_on_a_terminal_and_nothing_in_a_pipe() -> None:
     name = "mlx-community/Qwen3-235B-A22B-Instruct-2507-4bit-DWQ"
     pinned = {"type": "model.pinned", "model": name}

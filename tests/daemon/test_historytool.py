@@ -1,7 +1,8 @@
 """``mlxd history`` on a real log's files."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -35,6 +36,23 @@ def run(home: Path, *arguments: str) -> Result:
     return CliRunner().invoke(history_group, list(arguments), obj=obj)
 
 
+def write_log(home: Path, snapshots: Mapping[int, Callable[[Pool], Pool]]) -> None:
+    """A log of ``EVENTS``, with snapshots of what is made of the pool after the named records.
+
+    What snapshots tell wrongly on purpose shows that they are read.
+    """
+    pool = Pool(limits=m.Limits(budget_bytes=0))
+    log, _ = EventLog.open(home / "events", OsDisk())
+    for number, event in enumerate(EVENTS, 1):
+        log.append(T0 + number * 10_000, Cause(command="x"), (event,))
+        log.commit(sync=True)
+        pool = evolve(pool, event, T0 + number * 10_000)
+        if number in snapshots:
+            state = msgspec.msgpack.encode(snapshots[number](pool))
+            log.write_snapshot(log.position, state, STATE_VERSION)
+    log.close()
+
+
 def test_at_a_record_beside_a_writer(home: Path) -> None:
     before = {path.name: path.read_bytes() for path in (home / "events").iterdir()}
     result = run(home, "at", "3", "--json")
@@ -52,17 +70,8 @@ def test_at_a_record_beside_a_writer(home: Path) -> None:
 def test_it_begins_with_the_newest_snapshot_that_lies_before(
     tmp_path: Path, place: str, generation: int
 ) -> None:
-    """The snapshots here tell on purpose of another generation than the log does."""
-    pool = Pool(limits=m.Limits(budget_bytes=0))
-    log, _ = EventLog.open(tmp_path / "events", OsDisk())
-    for number, event in enumerate(EVENTS, 1):
-        log.append(T0 + number * 10_000, Cause(command="x"), (event,))
-        log.commit(sync=True)
-        pool = evolve(pool, event, T0 + number * 10_000)
-        if number in (3, 6):
-            told = msgspec.structs.replace(pool, generation=96 + number)
-            log.write_snapshot(log.position, msgspec.msgpack.encode(told), STATE_VERSION)
-    log.close()
+    snapshots = {at: partial(msgspec.structs.replace, generation=96 + at) for at in (3, 6)}
+    write_log(tmp_path, snapshots)
 
     for asked in (place, str(T0 + int(place) * 10_000 + 5_000)):
         shape = json.loads(run(tmp_path, "at", asked).output)
@@ -76,17 +85,8 @@ def test_it_begins_with_the_newest_snapshot_that_lies_before(
 def test_a_film_begins_with_the_newest_snapshot_that_lies_before(
     tmp_path: Path, after: int, budget_bytes: int
 ) -> None:
-    """The snapshot here tells on purpose of another budget than the log does."""
-    pool = Pool(limits=m.Limits(budget_bytes=0))
-    log, _ = EventLog.open(tmp_path / "events", OsDisk())
-    for number, event in enumerate(EVENTS, 1):
-        log.append(T0 + number * 10_000, Cause(command="x"), (event,))
-        log.commit(sync=True)
-        pool = evolve(pool, event, T0 + number * 10_000)
-        if number == 3:
-            told = msgspec.structs.replace(pool, limits=m.Limits(budget_bytes=5 * GB))
-            log.write_snapshot(log.position, msgspec.msgpack.encode(told), STATE_VERSION)
-    log.close()
+    limits = m.Limits(budget_bytes=5 * GB)
+    write_log(tmp_path, {3: partial(msgspec.structs.replace, limits=limits)})
 
     lines = run(tmp_path, "film", "--after", str(after)).output.splitlines()
     stills = [json.loads(line) for line in lines]

@@ -16,7 +16,8 @@ from daemon.eventlog.reader import Line
 from daemon.kernel import PROBE_MS, Answer, Kernel, Subscription
 from daemon.pool import messages as m
 from daemon.pool.evolve import evolve
-from daemon.pool.state import Busy, Idle, Pool, durable_part
+from daemon.pool.state import Busy, Idle, Pool
+from tests.daemon.pool.durable import durable_part
 from tests.daemon.pool.world import GB, START_MS, option
 from tests.fakes.disk import Faults, FaultyDisk
 

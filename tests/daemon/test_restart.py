@@ -1,5 +1,7 @@
 """Restarts, reloads and snapshots of the shipped daemon, over real workers."""
 
+import re
+
 import anyio
 import msgspec
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from daemon import processes
 from daemon.eventlog.disk import OsDisk
 from daemon.eventlog.log import EventLog
+from daemon.pool import messages as m
 from daemon.pool.evolve import evolve
 from daemon.pool.state import STATE_VERSION, Idle, Limits, Pool
 from daemon.wire.client import open_control
@@ -120,6 +123,31 @@ async def test_a_bad_configuration_changes_nothing_and_says_where() -> None:
             assert caught.value.code is Code.INVALID_REQUEST
             assert "config.toml:2:" in caught.value.fault.message
             assert (daemon.kernel.seq, daemon.kernel.pool.budget_bytes) == (seq, budget)
+            await daemon.stop("test")
+
+
+async def test_status_warns_of_a_bad_configuration_until_a_reload_succeeds() -> None:
+    with temporary_home() as home:
+        async with running_daemon(home) as daemon:
+            good = '[pool]\nmemory = "10G"\n[worker]\nspare = false\n'
+            home.config_file.write_text(good + "[pool\n")
+            async with open_control(str(home.control_socket), "test") as control:
+                assert (await control.status()).warnings == ()
+                with pytest.raises(MlxdError):
+                    await daemon.reload_config(m.Cause(command="SIGHUP"))
+                (first,) = (await control.status()).warnings
+                assert f"{home.config_file}:5:" in first
+                home.config_file.write_text("[pool]\nmemroy = 1\n")
+                with pytest.raises(MlxdError):
+                    await control.reload_config()
+                (second,) = (await control.status()).warnings
+                assert "memroy" in second
+                since = re.search(r"since \d{4}-\d\d-\d\d \d\d:\d\d", first)
+                assert since is not None
+                assert since[0] in second, "as long as the first mistake"
+                home.config_file.write_text(good)
+                await control.reload_config()
+                assert (await control.status()).warnings == ()
             await daemon.stop("test")
 
 

@@ -33,7 +33,7 @@ GRANTED = c.Granted(
     worker="1",
     socket="s",
     kind="text",
-    capabilities=("structured", "thinking", "thinking_budget", "reasoning_effort", "priority"),
+    capabilities=("structured", "thinking", "thinking_budget", "reasoning_effort"),
     context_tokens=1,
 )
 

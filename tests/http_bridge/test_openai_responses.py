@@ -58,12 +58,7 @@ def test_every_honoured_parameter_reaches_the_worker() -> None:
         repetition_penalty=1.1,
         keep_alive="5m",
     )
-    function = {
-        "name": "f",
-        "parameters": {"type": "object"},
-        "strict": False,
-        "description": "d",
-    }
+    function = {"name": "f", "description": "d", "parameters": {"type": "object"}}
     assert bare(plan) == Plan(
         model="m",
         needs=needs(("tools", "tools"), ("logprobs", "include")),

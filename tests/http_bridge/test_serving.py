@@ -411,7 +411,7 @@ GRANTED = c.Granted(
     worker="1",
     socket="s",
     kind="text",
-    capabilities=("text", "priority"),
+    capabilities=("text",),
     context_tokens=1,
 )
 

@@ -14,9 +14,9 @@ from http_bridge.speech import (
     SpeechPlan,
     audio_event,
     done_event,
-    failure_event,
     read_speech,
 )
+from http_bridge.sse import failure_event
 
 GRANTED = c.Granted(
     id=1, lease="l", model="m", worker="1", socket="s", kind="speech", capabilities=(),

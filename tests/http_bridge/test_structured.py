@@ -1,12 +1,16 @@
 """What tools and schemas come to on the wire."""
 
+import json
 from typing import Any
 
 import pytest
 
 from daemon.wire import forms
 from daemon.wire.errors import MlxdError
+from http_bridge.anthropic_messages import read_messages
 from http_bridge.naming import Need
+from http_bridge.openai_chat import read_chat
+from http_bridge.openai_responses import read_responses
 from http_bridge.structured import Choice, Tools, choose_tools, schema_constraint
 
 F: dict[str, Any] = {"type": "function", "function": {"name": "f"}}
@@ -39,6 +43,28 @@ def needs(*fields: str) -> tuple[Need, ...]:
 )
 def test_choices(choice: Choice, tools: Tools) -> None:
     assert choose_tools((F, G), {}, choice) == tools
+
+
+def as_body(request: dict[str, Any], tool: dict[str, Any]) -> bytes:
+    return json.dumps({**request, "tools": [tool]}).encode()
+
+
+def test_one_tool_gives_one_prompt_over_every_protocol() -> None:
+    """``strict`` is the worker's affair: no protocol shows it to the model."""
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    said = {"description": "d", "name": "f", "strict": True}
+    openai = {"parameters": schema, **said}
+    asked: dict[str, Any] = {"model": "m"}
+    talk: dict[str, Any] = {**asked, "messages": [{"role": "user", "content": "hello"}]}
+    function = {"type": "function", "function": openai}
+    flat = {"type": "function", **openai}
+    anthropic = {"input_schema": schema, **said}
+    chat = read_chat(as_body(talk, function), "r")[0].generate.tools
+    responses = read_responses(as_body({**asked, "input": "hello"}, flat), "r")[0].generate.tools
+    messages = read_messages(as_body({**talk, "max_tokens": 9}, anthropic), "r").generate.tools
+    shown = {"name": "f", "description": "d", "parameters": schema}
+    assert json.dumps(chat) == json.dumps([{"type": "function", "function": shown}])
+    assert json.dumps(chat) == json.dumps(responses) == json.dumps(messages)
 
 
 def test_strict_tools_are_required_to_be() -> None:

@@ -17,12 +17,12 @@ from daemon.wire import control as c
 from daemon.wire import data as d
 from daemon.wire.errors import Code, Fault, MlxdError
 from http_bridge.naming import Need
+from http_bridge.sse import failure_event
 from http_bridge.transcription import (
     Transcription,
     TranscriptionPlan,
     delta_event,
     done_event,
-    failure_event,
     read_transcription,
     whole_body,
 )

@@ -20,9 +20,10 @@ from daemon.pool import messages as m
 from daemon.pool.decide import decide, next_due_ms
 from daemon.pool.evolve import evolve
 from daemon.pool.react import react
-from daemon.pool.state import Pool, durable_part
+from daemon.pool.state import Pool
 from daemon.wire.errors import Fault
 from daemon.wire.units import format_bytes, parse_bytes, parse_duration_s
+from tests.daemon.pool.durable import durable_part
 from tests.scenarios.vocabulary import Words, command_of
 
 START_MS: Final = 1_000_000_000

@@ -2,7 +2,8 @@
 
 import trio
 
-from daemon.pool.state import LEASE_LAPSE_MS, Busy, Draining, Idle, Loading, durable_part
+from daemon.pool.state import LEASE_LAPSE_MS, Busy, Draining, Idle, Loading
+from tests.daemon.pool.durable import durable_part
 from tests.sim.daemons import TOLERANCE_S, SimDaemon
 from tests.sim.host import SimHost
 from tests.sim.worker import Violation

@@ -36,6 +36,7 @@ class Outcome(msgspec.Struct):
     left: int = 0
     workers: int = 0
     spares: int = 0
+    read_ahead: int = 0
     safe_modes: int = 0
     restored: int = 0
     records: int = 0

@@ -7,6 +7,7 @@ raises as :class:`Violation` is true of the machine, whatever the pool believes.
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -27,6 +28,7 @@ class SimHost:
         tell: Where the daemon that runs hears of the machine; None while none runs.
         spares: Processes that are no workers yet.
         in_threads: How many calls the daemon waits for that a thread would run.
+        read_ahead_of: The folders that were to be read ahead, one entry each time.
     """
 
     def __init__(self, random: Random, tasks: trio.Nursery) -> None:
@@ -45,6 +47,8 @@ class SimHost:
         self._living: dict[int, SimWorker] = {}
         self.spares: list[SimWorker] = []
         self.in_threads = 0
+        self.read_ahead_of: list[str] = []
+        self._reading = False
         self._were_spares: set[int] = set()
 
     async def in_thread(self, function: Any, *arguments: object, **__: object) -> Any:
@@ -206,6 +210,21 @@ class SimHost:
         process = self._by_pid.get(pid)
         if process is not None and process.alive:
             process.signalled(number)
+
+    async def read_ahead(self, folder: Path, stopped: Callable[[], bool]) -> None:
+        """Takes up to two seconds; every fifth folder cannot be read."""
+        if self._reading:
+            raise Violation(f"{folder} is read ahead beside another")
+        self.read_ahead_of.append(str(folder))
+        if self.faults and len(self.read_ahead_of) % 5 == 0:
+            raise OSError("no such volume")
+        self._reading = True
+        try:
+            for _ in range(4):
+                if not stopped():
+                    await trio.sleep(0.5)
+        finally:
+            self._reading = False
 
     def remove_files(self, worker: str) -> None:
         self._files.pop(worker, None)

@@ -64,6 +64,7 @@ class Simulation:
         self.outcome.records = self.witness.books.seq
         self.outcome.workers = len(self.host.spawned)
         self.outcome.spares = self.host.handed_over
+        self.outcome.read_ahead = len(self.host.read_ahead_of)
 
     def _daemon(self) -> Any:
         self.outcome.daemons += 1

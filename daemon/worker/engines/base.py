@@ -27,7 +27,7 @@ from daemon.wire.data import (
     Usage,
     WorkRequest,
 )
-from daemon.wire.errors import Code, MlxdError
+from daemon.wire.errors import Code, Fault, MlxdError
 
 LoadReason = Literal["incompatible", "out_of_memory"]
 
@@ -164,6 +164,17 @@ def not_served(request: WorkRequest, what: str) -> MlxdError:
     kind = _SERVED_BY[type(request).__name__]
     return MlxdError(
         Code.INVALID_REQUEST, f"this model {what}; use {kind} model for this", field="model"
+    )
+
+
+def failed(doing: str, error: Exception) -> Fault:
+    """What a client is told of an exception that is no fault of its request.
+
+    Args:
+        doing: What was done, as in "decoding the answer".
+    """
+    return Fault(
+        code=Code.WORKER_FAILED, message=f"{doing} failed: {type(error).__name__}: {error}"
     )
 
 

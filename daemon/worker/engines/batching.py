@@ -66,6 +66,17 @@ class _Batch(BatchGenerator):  # type: ignore[misc]
         rows: int = min(waiting, self.prefill_batch_size, room)
         return max(0, rows)
 
+    def insert_again(self, uid: int, cache: list[Any], content: list[int], **options: Any) -> None:
+        """Put a row that has left back under its old uid, before all that wait.
+
+        Args:
+            cache: Holds all tokens of ``content`` but the last.
+            options: As :meth:`insert_segments` takes them.
+        """
+        self.insert_segments([[content[-1:]]], caches=[cache], all_tokens=[content[:-1]], **options)
+        entry = self._unprocessed_sequences.pop()
+        self._unprocessed_sequences.appendleft((uid, *entry[1:]))
+
     def content_of(self, uid: int) -> tuple[list[Any], list[int]]:
         """A copy of the row's cache as it is now, and the tokens that it holds."""
         cache, tokens = self.extract_cache([uid])[uid]
@@ -100,6 +111,7 @@ class TextDecoder:
         self._now_s = now_s
         self._rows: dict[int, Row] = {}
         self._early: dict[int, _Early] = {}
+        self._rejoining = 0
         self._batch = _Batch(
             model,
             sampler=GREEDY,
@@ -114,12 +126,9 @@ class TextDecoder:
         stop = self._early_stop(tokens, found.tokens, inputs.cut)
         (uid,) = self._batch.insert_segments(
             [[tokens[found.tokens : stop], tokens[stop:]]],
-            max_tokens=[row.tokens_max - len(row.decoded)],
             caches=[found.cache],
             all_tokens=[tokens[: found.tokens]],
-            samplers=[inputs.drawing.sampler(len(row.decoded))],
-            logits_processors=[inputs.drawing.processors()],
-            stop_sequences=[self._ends],
+            **self._options(row, len(row.decoded)),
         )
         if not row.decoded:
             row.cached = found.tokens
@@ -127,6 +136,52 @@ class TextDecoder:
         if stop < len(tokens):
             self._early[uid] = _Early(tokens[:stop], stop - found.tokens)
         return int(uid)
+
+    def _options(self, row: Row, decoded: int) -> dict[str, Any]:
+        """How a row goes on that has ``decoded`` tokens of its answer."""
+        drawing: Drawing = row.extra.drawing
+        return {
+            "max_tokens": [row.tokens_max - decoded],
+            "samplers": [drawing.sampler(decoded)],
+            "logits_processors": [drawing.processors()],
+            "stop_sequences": [self._ends],
+        }
+
+    @property
+    def alone(self) -> tuple[int, Row] | None:
+        """The only row with its uid, once it is decoded; None if there are others, or none."""
+        if len(self._rows) == self._batch.decoding == 1:
+            return next(iter(self._rows.items()))
+        return None
+
+    @property
+    def empty(self) -> bool:
+        return not self._rows
+
+    def lend(self, uid: int) -> list[Any]:
+        """Take a row that is decoded out, to be decoded elsewhere; gives its cache, which holds
+        all of its tokens. It comes back by :meth:`rejoin`, or ends elsewhere: :meth:`keep`."""
+        cache, _ = self._batch.content_of(uid)
+        self._batch.remove([uid])
+        del self._rows[uid]
+        return cache
+
+    def rejoin(self, uid: int, row: Row, cache: list[Any], content: list[int]) -> None:
+        """Take a row back that was lent; the next :meth:`next` gives no token of it, the one
+        after does.
+
+        Args:
+            cache: Holds all tokens of ``content``, prompt and answer so far, but the last.
+        """
+        options = self._options(row, len(content) - len(row.prompt))
+        self._batch.insert_again(uid, cache, content, **options)
+        self._rows[uid] = row
+        self._rejoining = 1
+
+    def keep(self, tokens: list[int], cache: list[Any]) -> None:
+        """Remember a cache that holds exactly ``tokens`` for later rows."""
+        if self._store is not None and tokens:
+            self._store.keep(tokens, lambda: cache)
 
     def defers(self, row: Row) -> bool:
         """Rows with one long beginning in common compute it once, even if they come together."""
@@ -145,14 +200,15 @@ class TextDecoder:
         self._early.pop(uid, None)
         if self._store is not None:
             cache, tokens = self._batch.content_of(uid)
-            if tokens:
-                self._store.keep(tokens, lambda: cache)
+            self.keep(tokens, cache)
         self._batch.remove([uid])
 
     def next(self) -> list[Token | RowFailed]:
-        decoding, before = self._batch.decoding, self._batch.prompt_tokens
-        chunk = self._pace.chunk_tokens(decoding)
-        self._batch.bound_prefill(max(1, chunk // max(1, self._batch.prefilling)))
+        decoding = self._batch.decoding + self._rejoining
+        joining = max(1, self._batch.prefilling - self._rejoining)
+        self._rejoining, before = 0, self._batch.prompt_tokens
+        chunk = self._pace.chunk_tokens(decoding, joining)
+        self._batch.bound_prefill(max(1, chunk // joining))
         began_s = self._now_s()
         prompts, responses = self._batch.next()
         took_s = self._now_s() - began_s
@@ -167,6 +223,11 @@ class TextDecoder:
 
     def put_away(self) -> bool:
         return self._store is not None and self._store.put_away()
+
+    @property
+    def stream(self) -> Any:
+        """MLX's stream that all of this is computed on."""
+        return self._batch.stream
 
     def close(self) -> None:
         self._batch.close()

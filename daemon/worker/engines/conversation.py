@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from daemon.wire.data import ChatMessage, Generate, ImagePart, TextPart, ToolCall
+from daemon.wire.data import ChatMessage, CountTokens, Generate, ImagePart, TextPart, ToolCall
 from daemon.wire.errors import Code, MlxdError
 
 _RESERVED_KWARGS: Final = frozenset(
@@ -37,6 +37,16 @@ LOGPROBS_MAX: Final = 20
 def invalid(message: str, field: str) -> MlxdError:
     """An ``invalid_request`` about ``field``."""
     return MlxdError(Code.INVALID_REQUEST, message, field=field)
+
+
+def as_generate(request: CountTokens) -> Generate:
+    """A conversation to be counted as the request whose prompt it would be."""
+    return Generate(
+        lease=request.lease,
+        messages=request.messages,
+        template_kwargs=request.template_kwargs,
+        tools=request.tools,
+    )
 
 
 def check_request(request: Generate, *, tools: bool) -> None:

@@ -3,11 +3,15 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import mlx.core as mx
+
 from daemon.wire.data import Generate
 from daemon.worker.engines.answers import first_state
 from daemon.worker.engines.constraint import Guard, Guide, Vocabulary, make_guide
 from daemon.worker.engines.conversation import invalid
 from daemon.worker.engines.sampling import (
+    GREEDY,
+    PlacedSampler,
     Processor,
     Sampler,
     Settings,
@@ -51,9 +55,42 @@ class Drawing:
         return processors
 
     @property
+    def can_go_back(self) -> bool:
+        """Whether tokens that were drawn may turn out not to be part of the answer: a grammar
+        and a bound on thinking follow the row token by token, and cannot undo one."""
+        return self._guide is None and self._budget is None
+
+    def guessing(self, before: list[int]) -> tuple[Sampler, list[Processor]]:
+        """Sampler and processors for a decoder that draws ahead, and takes back what it drew;
+        for rows that :attr:`can_go_back`.
+
+        Args:
+            before: Tokens of the row that the decoder does not show to processors.
+        """
+        processors = make_processors(self._settings, self._prompt_tokens)
+        sampler: Sampler = GREEDY
+        if not self._settings.greedy:
+            sampler = PlacedSampler(self._settings, self._vocabulary.size, self._prompt_tokens)
+            processors.append(sampler.place)
+        return sampler, [_behind(before, processors)] if processors else []
+
+    @property
     def error(self) -> str:
         """Why the row cannot go on; empty if it can."""
         return "" if self._guard is None else self._guard.error
+
+
+def _behind(before: list[int], processors: list[Processor]) -> Processor:
+    """One processor that shows all of ``processors`` the tokens ``before`` as well."""
+    head = mx.array(before, mx.uint32)
+
+    def process(tokens: mx.array, logits: mx.array) -> mx.array:
+        whole = mx.concatenate([head, tokens])
+        for processor in processors:
+            logits = processor(whole, logits)
+        return logits
+
+    return process
 
 
 def make_drawing(

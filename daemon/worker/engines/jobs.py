@@ -29,6 +29,7 @@ from daemon.worker.engines.base import (
     Loaded,
     LoadRefused,
     Progress,
+    failed,
     leave_memory_unwired,
     limit_cache,
     not_served,
@@ -143,7 +144,7 @@ class JobEngine:
             raise
         except Exception as error:
             log.exception("request.failed", request=request_id)
-            raise MlxdError(Code.WORKER_FAILED, _failed("preparing the request", error)) from error
+            raise MlxdError.of(failed("preparing the request", error)) from error
         if job is None:
             raise not_served(request, self._open.does)
         job.request_id = request_id
@@ -168,7 +169,7 @@ class JobEngine:
             return [self._fail(job, error.fault)]
         except Exception as error:
             log.exception("request.failed", request=job.request_id)
-            return [self._fail(job, _fault(error))]
+            return [self._fail(job, failed("the request", error))]
         self._next_turn()
         return [] if frame is None else [Emission(job.request_id, (frame,))]
 
@@ -210,11 +211,3 @@ class JobEngine:
     def _open(self) -> JobModel:
         assert self._model is not None, "the engine is used before it is loaded"
         return self._model
-
-
-def _fault(error: Exception) -> Fault:
-    return Fault(code=Code.WORKER_FAILED, message=_failed("the request", error))
-
-
-def _failed(doing: str, error: Exception) -> str:
-    return f"{doing} failed: {type(error).__name__}: {error}"

@@ -19,7 +19,7 @@ import structlog
 
 from daemon.wire.data import Delta, Done, Fail, FinishReason, Generate, Usage
 from daemon.wire.errors import Code, Fault, MlxdError
-from daemon.worker.engines.base import Emission
+from daemon.worker.engines.base import Emission, failed
 from daemon.worker.engines.logprobs import Scores
 from daemon.worker.engines.output import Piece, TextOutput
 
@@ -111,7 +111,11 @@ class Decoder(Protocol):
         ...
 
     def next(self) -> Sequence[Token | RowFailed]:
-        """One decode step of all rows, then at most one prefill chunk."""
+        """One decode step of all rows, then at most one prefill chunk.
+
+        Mostly a token a row; a decoder that guesses ahead gives several, in order. A row's
+        failure, or its token with ``finish``, is the last that is heard of the row.
+        """
         ...
 
     def keep_within(self, bytes_max: int) -> None:
@@ -196,7 +200,7 @@ class Rows:
             raise
         except Exception as error:
             log.exception("request.failed", request=request_id)
-            raise MlxdError(Code.WORKER_FAILED, _failed("preparing the request", error)) from error
+            raise MlxdError.of(failed("preparing the request", error)) from error
         row.request_id = request_id
         self._line_up(row)
         return len(row.prompt)
@@ -232,12 +236,11 @@ class Rows:
         except Exception as error:
             log.exception("batch.failed", rows=len(self._running))
             return emissions + self._fail_running(error)
-        for token in tokens:
-            row = self._running.get(token.uid)
-            if row is not None:
-                emission = self._result(row, token)
-                if emission is not None:
-                    emissions.append(emission)
+        for uid, results in _by_row(tokens).items():
+            row = self._running.get(uid)
+            emission = None if row is None else self._result(row, results)
+            if emission is not None:
+                emissions.append(emission)
         self._put_back()
         self._make_room()
         return emissions
@@ -272,48 +275,55 @@ class Rows:
                 emissions.append(self._failure(row, error.fault))
             except Exception as error:
                 log.exception("request.failed", request=row.request_id)
-                emissions.append(self._failure(row, _fault("starting the request", error)))
+                emissions.append(self._failure(row, failed("starting the request", error)))
             else:
                 self._running[row.uid] = row
         self._make_room()
         return emissions
 
-    def _result(self, row: Row, result: Token | RowFailed) -> Emission | None:
-        if isinstance(result, Token):
-            return self._advance(row, result)
-        del self._running[result.uid]
-        log.error("request.failed", request=row.request_id, exc_info=result.error)
-        return self._failure(row, _fault("starting the request", result.error))
+    def _result(self, row: Row, results: list[Token | RowFailed]) -> Emission | None:
+        last = results[-1]
+        if isinstance(last, Token):
+            return self._advance(row, [one for one in results if isinstance(one, Token)])
+        del self._running[last.uid]
+        log.error("request.failed", request=row.request_id, exc_info=last.error)
+        return self._failure(row, failed("starting the request", last.error))
 
-    def _advance(self, row: Row, token: Token) -> Emission | None:
-        """What one token adds to its row's answer; a failure here is the row's alone."""
-        row.decoded.append(token.token)
+    def _advance(self, row: Row, tokens: list[Token]) -> Emission | None:
+        """What a step's tokens add to their row's answer; a failure here is the row's alone.
+
+        The answer may end before the last of them: what follows is no part of it.
+        """
+        piece, ended = Piece(), False
         row.first_token_s = row.first_token_s or self._clock()
         try:
-            piece = Piece()
-            if token.finish != "stop":
-                piece = row.output.feed(token.token, token.scores)
-            ended = token.finish is not None or row.output.ended
-            if ended:
-                piece += row.output.finish(cut=token.finish == "length")
+            for token in tokens:
+                row.decoded.append(token.token)
+                if token.finish != "stop":
+                    piece += row.output.feed(token.token, token.scores)
+                ended = token.finish is not None or row.output.ended
+                if ended:
+                    piece += row.output.finish(cut=token.finish == "length")
+                    break
         except Exception as error:
             log.exception("request.failed", request=row.request_id)
-            self._leave(row, token)
-            return self._failure(row, _fault("decoding the answer", error))
+            self._leave(row, tokens[-1])
+            return self._failure(row, failed("decoding the answer", error))
         frames = _delta(row, piece)
         if not ended:
             return Emission(row.request_id, frames) if frames else None
-        self._leave(row, token)
+        self._leave(row, tokens[-1])
         usage = row.usage(self._clock())
         done = Done(finish_reason=_reason(row, token), usage=usage, stop_text=row.output.stop_text)
         return Emission(row.request_id, (*frames, done), usage)
 
-    def _leave(self, row: Row, token: Token) -> None:
-        """The row is out of the batch; the decoder drops those that it finished itself."""
-        if token.finish is None:
+    def _leave(self, row: Row, last: Token) -> None:
+        """The row is out of the batch; the decoder drops those that it finished itself, with
+        the last token of the step, even where the answer had ended before it."""
+        if last.finish is None:
             self._take_out(row)
         else:
-            del self._running[token.uid]
+            del self._running[last.uid]
 
     def _put_back(self) -> None:
         """Take the youngest rows out until the others keep to the allowance."""
@@ -335,7 +345,7 @@ class Rows:
 
     def _fail_running(self, error: Exception) -> list[Emission]:
         """The batch is lost with its rows; those in line go on with a new one."""
-        fault = _fault("decoding", error)
+        fault = failed("decoding", error)
         failures = [self._failure(row, fault) for row in self._running.values()]
         self._running.clear()
         self._decoder.close()
@@ -344,6 +354,14 @@ class Rows:
 
     def _failure(self, row: Row, fault: Fault) -> Emission:
         return Emission(row.request_id, (Fail(fault=fault),), row.usage(self._clock()))
+
+
+def _by_row(tokens: Sequence[Token | RowFailed]) -> dict[int, list[Token | RowFailed]]:
+    """A step's results by the row's uid, each row's in order."""
+    found: dict[int, list[Token | RowFailed]] = {}
+    for token in tokens:
+        found.setdefault(token.uid, []).append(token)
+    return found
 
 
 def _delta(row: Row, piece: Piece) -> tuple[Delta, ...]:
@@ -364,11 +382,3 @@ def _reason(row: Row, token: Token) -> FinishReason:
     if token.finish == "length" and not row.output.ended:
         return "length"
     return "tool_calls" if row.output.called else "stop"
-
-
-def _failed(doing: str, error: Exception) -> str:
-    return f"{doing} failed: {type(error).__name__}: {error}"
-
-
-def _fault(doing: str, error: Exception) -> Fault:
-    return Fault(code=Code.WORKER_FAILED, message=_failed(doing, error))

@@ -127,10 +127,7 @@ def make_sampler(settings: Settings, vocab_size: int, position: int) -> Sampler:
 
 
 class _RowSampler:
-    """Draws one row's tokens, each with a key made from the seed and its position.
-
-    Filters are mlx_lm's and come in its order: top_p, min_p, top_k, then the temperature.
-    """
+    """Draws one row's tokens, each with a key made from the seed and its position."""
 
     def __init__(self, settings: Settings, vocab_size: int, position: int) -> None:
         self._settings = settings
@@ -138,16 +135,45 @@ class _RowSampler:
         self._position = position
 
     def __call__(self, logprobs: mx.array) -> mx.array:
-        settings = self._settings
-        if settings.top_p < 1.0:
-            logprobs = apply_top_p(logprobs, settings.top_p)
-        if settings.min_p > 0.0:
-            logprobs = apply_min_p(logprobs, settings.min_p)
-        if 0 < settings.top_k < self._vocab_size:
-            logprobs = apply_top_k(logprobs, settings.top_k)
-        key = _key(settings.seed, self._position)
         self._position += 1
-        return mx.random.categorical(logprobs * (1.0 / settings.temperature), key=key)
+        return _drawn(self._settings, self._vocab_size, self._position - 1, logprobs)
+
+
+class PlacedSampler:
+    """Draws tokens in any order: :meth:`place` is told before each what comes before it.
+
+    At one position every model draws with the same key, so that a draft which thinks like
+    the model also mostly draws like it; and what the model draws is what it draws alone.
+    """
+
+    def __init__(self, settings: Settings, vocab_size: int, prompt_tokens: int) -> None:
+        self._settings = settings
+        self._vocab_size = vocab_size
+        self._prompt_tokens = prompt_tokens
+        self._position = 0
+
+    def place(self, tokens: mx.array, logits: mx.array) -> mx.array:
+        """A logits processor that changes nothing."""
+        self._position = tokens.size - self._prompt_tokens
+        return logits
+
+    def __call__(self, logprobs: mx.array) -> mx.array:
+        return _drawn(self._settings, self._vocab_size, self._position, logprobs)
+
+
+def _drawn(settings: Settings, vocab_size: int, position: int, logprobs: mx.array) -> mx.array:
+    """Token number ``position`` of an answer, drawn from its log probabilities.
+
+    Filters are mlx_lm's and come in its order: top_p, min_p, top_k, then the temperature.
+    """
+    if settings.top_p < 1.0:
+        logprobs = apply_top_p(logprobs, settings.top_p)
+    if settings.min_p > 0.0:
+        logprobs = apply_min_p(logprobs, settings.min_p)
+    if 0 < settings.top_k < vocab_size:
+        logprobs = apply_top_k(logprobs, settings.top_k)
+    key = _key(settings.seed, position)
+    return mx.random.categorical(logprobs * (1.0 / settings.temperature), key=key)
 
 
 def _key(seed: int, position: int) -> mx.array:

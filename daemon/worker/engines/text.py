@@ -15,6 +15,7 @@ from daemon.worker.engines.batching import TextDecoder, TextInputs
 from daemon.worker.engines.constraint import Vocabulary
 from daemon.worker.engines.conversation import (
     answer_tokens,
+    as_generate,
     check_request,
     invalid,
     prompt_ids,
@@ -22,12 +23,14 @@ from daemon.worker.engines.conversation import (
     template_messages,
     vocabulary,
 )
+from daemon.worker.engines.draftmodel import Draft, DraftModel, check_cache, open_draft
 from daemon.worker.engines.drawing import make_drawing
 from daemon.worker.engines.folder import read_json
 from daemon.worker.engines.generating import GeneratingEngine, Generator
 from daemon.worker.engines.prefix import how_to_keep
 from daemon.worker.engines.prefixdisk import open_shelf
-from daemon.worker.engines.rows import Row
+from daemon.worker.engines.rows import Decoder, Row
+from daemon.worker.engines.speculation import SpeculativeDecoder
 from daemon.worker.engines.weights import read_weights
 
 
@@ -47,9 +50,13 @@ class TextEngine(GeneratingEngine):
             {"trust_remote_code": begin.allow_code},
             eos_token_ids=config.get("eos_token_id"),
         )
-        read_weights(model, progress)
+        draft = None
+        if begin.draft is not None:
+            check_cache(model, folder)
+            draft = open_draft(Path(begin.draft), folder, tokenizer)
+        read_weights(model, progress, draft and draft.model)
         _check_batchable(model, folder)
-        return _TextGenerator(begin, model, tokenizer, config, context_tokens)
+        return _TextGenerator(begin, model, tokenizer, config, context_tokens, draft)
 
 
 def _check_batchable(model: Any, folder: Path) -> None:
@@ -72,7 +79,10 @@ class _TextGenerator(Generator):
         tokenizer: Any,
         config: dict[str, Any],
         context_tokens: int,
+        draft: DraftModel | None,
     ) -> None:
+        self._draft = draft
+        self._guesses = begin.draft_tokens
         self._name = begin.name
         self._rows_max = max(1, begin.rows_max)
         self._model = model
@@ -105,26 +115,22 @@ class _TextGenerator(Generator):
             priority=request.priority,
         )
 
-    def make_decoder(self) -> TextDecoder:
-        return TextDecoder(
-            self._model,
-            sorted(self._tokenizer.eos_token_ids),
-            self._rows_max,
-            self._prefix_bytes,
-            shelf=self._shelf,
+    def make_decoder(self) -> Decoder:
+        ends = sorted(self._tokenizer.eos_token_ids)
+        batch = TextDecoder(
+            self._model, ends, self._rows_max, self._prefix_bytes, shelf=self._shelf
         )
+        if self._draft is None:
+            return batch
+        draft = Draft(self._draft, self._vocabulary.size)
+        return SpeculativeDecoder(batch, self._model, draft, set(ends), self._guesses)
 
     def rest(self) -> None:
         self._vocabulary.warm()
 
     def count(self, request: CountTokens) -> int:
         """Prompt tokens of a conversation, as :meth:`prepare` would have them."""
-        asked = Generate(
-            lease=request.lease,
-            messages=request.messages,
-            template_kwargs=request.template_kwargs,
-            tools=request.tools,
-        )
+        asked = as_generate(request)
         check_request(asked, tools=calls_tools(self._tokenizer))
         return len(self._prompt(asked))
 

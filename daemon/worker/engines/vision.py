@@ -1,11 +1,14 @@
 """Vision-language models, on mlx_vlm's continuous batching."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+from mlx_lm import tokenizer_utils
 from mlx_lm.utils import load_tokenizer
 from mlx_vlm.utils import load, prepare_inputs, should_add_special_tokens
 
@@ -15,6 +18,7 @@ from daemon.worker.engines.base import Progress
 from daemon.worker.engines.constraint import Vocabulary
 from daemon.worker.engines.conversation import (
     answer_tokens,
+    as_generate,
     check_request,
     invalid,
     prompt_ids,
@@ -44,14 +48,34 @@ class VisionEngine(GeneratingEngine):
             lazy=True,
             trust_remote_code=begin.allow_code,
         )
-        tokenizer = load_tokenizer(
-            folder,
-            {"trust_remote_code": begin.allow_code},
-            eos_token_ids=getattr(model.config, "eos_token_id", None),
-        )
+        with _already_read(processor):
+            tokenizer = load_tokenizer(
+                folder,
+                {"trust_remote_code": begin.allow_code},
+                eos_token_ids=getattr(model.config, "eos_token_id", None),
+            )
         read_weights(model, progress)
         memo = _remember_pictures(model, begin.kv_bytes)
         return _VisionGenerator(begin, model, processor, tokenizer, config, context_tokens, memo)
+
+
+@contextmanager
+def _already_read(processor: Any) -> Iterator[None]:
+    """For the length of the block, mlx_lm finds the tokenizer that the processor holds.
+
+    mlx_lm knows a tokenizer's stop tokens, its tool calls and how it streams, but only of one
+    that it reads itself, which for a large vocabulary takes a second and as many bytes again.
+    """
+    held = getattr(processor, "tokenizer", None)
+    if not isinstance(held, tokenizer_utils.PreTrainedTokenizerFast):
+        yield
+        return
+    theirs = tokenizer_utils.AutoTokenizer
+    tokenizer_utils.AutoTokenizer = SimpleNamespace(from_pretrained=lambda *_, **__: held)
+    try:
+        yield
+    finally:
+        tokenizer_utils.AutoTokenizer = theirs
 
 
 def _remember_pictures(model: Any, bytes_max: int) -> TowerMemo | None:
@@ -124,12 +148,7 @@ class _VisionGenerator(Generator):
         self._vocabulary.warm()
 
     def count(self, request: CountTokens) -> int:
-        asked = Generate(
-            lease=request.lease,
-            messages=request.messages,
-            template_kwargs=request.template_kwargs,
-            tools=request.tools,
-        )
+        asked = as_generate(request)
         check_request(asked, tools=calls_tools(self._tokenizer))
         return len(self._prompt(asked)[0])
 

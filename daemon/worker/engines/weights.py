@@ -15,8 +15,8 @@ GROUP_BYTES: Final = 64 << 20
 """Weights read between two calls of progress: 10 to 100 ms from a local disk."""
 
 
-def read_weights(model: Any, progress: Progress) -> None:
-    """Read the weights of a model that was loaded lazily.
+def read_weights(model: Any, progress: Progress, draft: Any = None) -> None:
+    """Read the weights of a model that was loaded lazily, and those of its draft.
 
     MLX maps a safetensors file to arrays that are read when they are evaluated; so
     evaluating them a group at a time reads them, and what was evaluated was read.
@@ -24,7 +24,8 @@ def read_weights(model: Any, progress: Progress) -> None:
     Raises:
         LoadCancelled: As raised by ``progress``; between any two groups.
     """
-    arrays = [array for _, array in tree_flatten(model.parameters())]
+    models = [model] if draft is None else [model, draft]
+    arrays = [array for one in models for _, array in tree_flatten(one.parameters())]
     total = sum(array.nbytes for array in arrays)
     done = 0
     progress(done, total)

@@ -66,6 +66,14 @@ async def test_what_is_asked_and_told(
     assert daemon.requests == [request_, request_]
 
 
+async def test_unquarantine_of_a_model_that_nothing_held_back(mlxctl: Ctl) -> None:
+    script: dict[type[c.Request], Part] = {c.UnquarantineModel: says(c.Ok(id=0, already=True))}
+    async with open_scripted_control(mlxctl.socket, script):
+        ended = await mlxctl("unquarantine", "tiny")
+
+    assert (ended.code, ended.out) == (0, "nothing held tiny back: it was not quarantined\n")
+
+
 async def test_evict(mlxctl: Ctl) -> None:
     freed = says(c.Unloaded(id=0, model="tiny", freed_bytes=1_000_000_000))
     async with open_scripted_control(mlxctl.socket, {c.EvictModel: freed}):

@@ -249,7 +249,7 @@ async def test_a_terminal_sees_bars_and_gets_its_cursor_back(mlxctl: Ctl, hub: F
     async with open_terminal(mlxctl, "pull", NAME) as terminal:
         await terminal.until("model.safetensors ━")
         await terminal.until("1.8/5.1 MB")
-        terminal.type("\x03")
+        await terminal.interrupt()
         assert await terminal.end() == 130
         assert SHOWN in terminal.text
         assert "interrupted; what has come is kept" in terminal.text

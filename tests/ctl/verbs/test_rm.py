@@ -57,13 +57,16 @@ async def test_an_unknown_revision(mlxctl: Ctl) -> None:
     assert "'v9' is not one revision of org/tiny on this disk; there are aaaaaaaaaaaa" in ended.err
 
 
-@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 130), ("\x03", 130)])
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 130), ("^C", 130)])
 async def test_somebody_is_asked(mlxctl: Ctl, answer: str, code: int) -> None:
     folder = cached(mlxctl, **{"a" * 40: b"x" * 3_000_000})
     async with open_terminal(mlxctl, "rm", NAME) as terminal:
         await terminal.until("Remove org/tiny (3.00 MB) from ")
         await terminal.until("[y/N]: ")
-        terminal.type(answer if answer == "\x03" else f"{answer}\n")
+        if answer == "^C":
+            await terminal.interrupt()
+        else:
+            terminal.type(f"{answer}\n")
         assert await terminal.end() == code
 
     assert folder.exists() is (code != 0)

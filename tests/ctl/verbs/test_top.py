@@ -74,7 +74,7 @@ async def test_however_it_ends_the_terminal_is_given_back(
         if how is not None:
             terminal.process.send_signal(how)
         else:
-            terminal.type("\x03")
+            await terminal.interrupt()
         assert await terminal.end() == code
         assert LEFT in terminal.text
         assert terminal.settings() == before

@@ -35,7 +35,7 @@ def test_a_text_model(tmp_path: Path) -> None:
     found = inspect_folder(write_folder(tmp_path))
     assert (found.kind, found.capabilities, found.architecture) == (
         "text",
-        ("text", "priority"),
+        ("text",),
         "llama",
     )
     # 10·64 embeddings, and for 2 layers k and v of 32·64, 2 bytes each
@@ -84,7 +84,7 @@ def test_gemma3_text_only_is_text(tmp_path: Path) -> None:
 
 def test_a_vision_model(tmp_path: Path) -> None:
     found = inspect_folder(write_folder(tmp_path, QWEN3_VL, VISION_TENSORS, PROCESSOR))
-    assert (found.kind, found.capabilities) == ("vision", ("text", "vision", "priority"))
+    assert (found.kind, found.capabilities) == ("vision", ("text", "vision"))
     assert found.context_tokens == 2048
     assert found.kv_token_bytes == 2 * 2 * 32 * 2  # the vision tower's k_proj caches nothing
 
@@ -150,14 +150,14 @@ def test_capabilities_come_from_the_chat_template(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, files={"chat_template.jinja": template})
     assert inspect_folder(folder).capabilities == (
         *("text", "chat", "tools", "thinking", "thinking_budget"),
-        *("count_tokens", "priority"),
+        "count_tokens",
     )
     (folder / "chat_template.jinja").unlink()
     listed = {"chat_template": [{"name": "default", "template": "<|tool_call_start|>"}]}
     write_folder(tmp_path, files={"tokenizer_config.json": listed})
     assert inspect_folder(folder).capabilities == (
         *("text", "chat", "tools"),
-        *("count_tokens", "priority"),
+        "count_tokens",
     )
 
 

@@ -183,7 +183,7 @@ def test_files_say_what_a_model_is(tmp_path: Path, name: str) -> None:
     if sample.kind not in {"text", "vision"}:
         assert can == {sample.kind}
         return
-    expected = {"text", "priority", *sample.can}
+    expected = {"text", *sample.can}
     expected |= {"vision"} if sample.kind == "vision" else set()
     expected |= {"count_tokens"} if "chat" in sample.can else set()
     assert can == expected

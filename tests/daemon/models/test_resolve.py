@@ -226,13 +226,15 @@ def test_facts_for_the_pool(home: Home, tmp_path: Path) -> None:
         "name": "org/a",
         "path": str(folder.resolve()),
         "kind": "text",
-        "capabilities": ("text", "priority"),
+        "capabilities": ("text",),
         "weights_bytes": 17_664,
         "kv_token_bytes": 256,
         "context_tokens": 500,
         "adapter": None,
         "identity": "",
         "allow_code": False,
+        "draft": None,
+        "draft_tokens": 3,
     }
     assert model.identity
     trusting = settings(text + "\nallow_code = true")
@@ -270,3 +272,45 @@ def test_an_adapter_is_part_of_the_model(home: Home, tmp_path: Path) -> None:
     model = describe(target, settings(text), Inspections())
     assert (model.weights_bytes, model.adapter) == (17_664 + 12, str(adapter.resolve()))
     assert model.key == f"{folder.resolve()}\n{adapter.resolve()}"
+
+
+def test_a_draft_is_part_of_what_a_model_takes(home: Home, tmp_path: Path) -> None:
+    folder, small = write_folder(tmp_path / "model"), write_folder(tmp_path / "small")
+    alone = f'[models."a"]\npath = "{folder}"\n'
+    for more in (
+        f'draft = "{small}"\ndraft_tokens = 5',
+        f'draft = "org/small"\ndraft_tokens = 5\n[models."org/small"]\npath = "{small}"',
+    ):
+        text = alone + more
+        target = Registry(settings(text), home).resolve("a")[0]
+        model = describe(target, settings(text), Inspections())
+        assert (model.draft, model.draft_tokens) == (str(small.resolve()), 5)
+        assert (model.weights_bytes, model.kv_token_bytes) == (2 * 17_664, 2 * 256)
+        plain = describe(
+            Registry(settings(alone), home).resolve("a")[0], settings(alone), Inspections()
+        )
+        assert model.key == plain.key, "a draft makes no other model of it"
+        assert model.identity != plain.identity, "what was refused for its draft is tried again"
+
+
+def test_a_draft_that_is_not_there(home: Home, tmp_path: Path) -> None:
+    text = f'[models."a"]\npath = "{write_folder(tmp_path / "model")}"\ndraft = "org/small"'
+    registry = Registry(settings(text), home)
+    with pytest.raises(MlxdError, match=r"'org/small', the draft of 'a'.*mlxctl pull") as caught:
+        registry.resolve("a")
+    assert (caught.value.code, caught.value.fault.field) == (Code.NOT_FOUND, "draft")
+    (known,) = [one for one in registry.known(Inspections().inspect) if one.name == "a"]
+    assert known.problem is not None
+    assert "the draft of 'a'" in known.problem
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_draft_is_for_text_and_is_text(home: Home, tmp_path: Path, swapped: bool) -> None:
+    audio = {"model_type": "whisper", "n_mels": 80, "n_audio_ctx": 10, "n_text_ctx": 10}
+    folders = [write_folder(tmp_path / "model"), write_folder(tmp_path / "audio", audio)]
+    model, draft = reversed(folders) if swapped else folders
+    text = f'[models."a"]\npath = "{model}"\ndraft = "{draft}"'
+    target = Registry(settings(text), home).resolve("a")[0]
+    with pytest.raises(MlxdError, match="for transcription; remove draft") as caught:
+        describe(target, settings(text), Inspections())
+    assert (caught.value.code, caught.value.fault.field) == (Code.INCOMPATIBLE, "draft")

@@ -27,6 +27,7 @@ def told(asked: World, *numbers: int, over_budget: bool = False) -> Estimate:
 def make_resident(asked: World, number: int) -> None:
     asked.do(load(number, ticket=asked.ticket()))
     slot = asked.pool.slots[f"/m{number}"]
+    asked.advance(9_000)
     ready = m.ReportReady(
         worker=slot.tenant.worker,
         measured_bytes=slot.tenant.model.weights_bytes,
@@ -55,7 +56,7 @@ def test_what_was_learned_is_told() -> None:
     found = told(asked, 2)
 
     assert (found.verdict, found.measured_bytes) == ("resident", 5 * GB)
-    assert (found.load_ms, found.learned) == (7_000, True)
+    assert (found.load_ms, found.learned) == (9_000, True)
 
 
 def test_who_would_go_and_by_which_rule_and_then_they_do() -> None:

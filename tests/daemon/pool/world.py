@@ -18,8 +18,8 @@ from daemon.pool.state import (
     Pool,
     Slot,
     Stopping,
-    durable_part,
 )
+from tests.daemon.pool.durable import durable_part
 
 GB = 10**9
 START_MS = 1_000_000_000
@@ -229,7 +229,8 @@ class World:
             assert slot.tenant.process is not None
         elif isinstance(effect, m.DrainWorker):
             self.drained.discard(effect.worker)
-            self.drain_asked_ms[effect.worker] = self.now_ms
+            # Asked again when it is adopted again; its time runs from the first.
+            self.drain_asked_ms.setdefault(effect.worker, self.now_ms)
         elif isinstance(effect, m.RetireWorker):
             self._check_retired(effect.worker)
 

@@ -13,7 +13,7 @@ from daemon.pool.state import Limits, Pool
 from daemon.server import catalog as catalog_module
 from daemon.server.catalog import Catalog, Choice
 from daemon.wire.errors import Code, MlxdError
-from daemon.wire.settings import Settings
+from daemon.wire.settings import ModelSettings, Settings
 from tests.daemon.running import temporary_home
 
 pytestmark = pytest.mark.anyio
@@ -97,3 +97,12 @@ async def test_a_folder_that_does_not_answer_is_busy(monkeypatch: pytest.MonkeyP
         assert caught.value.code is Code.BUSY
     finally:
         back.set()
+
+
+async def test_what_is_wrong_with_a_draft_is_said_of_its_model() -> None:
+    glimpse = ModelSettings(draft=NAME)
+    with temporary_home() as home:
+        catalog = Catalog(Settings(models={NAME: glimpse}), home)
+        (known,) = await catalog.known(EMPTY)
+    assert known.problem is not None
+    assert "a draft guesses for text models" in known.problem

@@ -234,6 +234,15 @@ async def test_an_estimate_changes_nothing_and_registers_no_name() -> None:
             await control.estimate("mine", path="relative")
 
 
+async def test_unquarantine_says_when_there_was_nothing_to_do() -> None:
+    async with daemon_at_home() as (home, daemon), raw(home) as frames:
+        model = fake_model(home, "parrot")
+        await Asker(daemon).load(model)
+        await greeted(frames)
+        await frames.send(c.UnquarantineModel(id=1, model="parrot"))
+        assert await heard(frames) == c.Ok(id=1, already=True)
+
+
 async def test_a_priority_out_of_bounds_is_refused() -> None:
     async with daemon_at_home() as (home, _), client(home) as control:
         for priority in (-11, 11):

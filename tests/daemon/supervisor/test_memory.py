@@ -1,6 +1,7 @@
 """How much memory models may have."""
 
 import json
+import struct
 import subprocess
 import sys
 
@@ -38,6 +39,35 @@ def test_memory_of_this_machine_is_what_the_system_says() -> None:
     pages = subprocess.run(["getconf", "_PHYS_PAGES"], capture_output=True, check=True, text=True)
     total = int(page.stdout) * int(pages.stdout)
     assert 0 < memory.memory_total_bytes() <= total * 1.01
+
+
+MEMINFO = "MemTotal:  1000 kB\nMemFree:  10 kB\nMemAvailable:  600 kB\n"
+STAT = "anon 1\nfile 90000\ninactive_file 50000\nactive_file 30000\n"
+
+
+@pytest.mark.parametrize(
+    ("meminfo", "unused", "stat", "available"),
+    [
+        (MEMINFO, sys.maxsize, "", 600 * 1024),
+        (MEMINFO, 20_000, STAT, 100_000),
+        (MEMINFO, 900_000, STAT, 600 * 1024),
+        (MEMINFO, -90_000, STAT, 0),
+        ("", sys.maxsize, "", 0),
+    ],
+)
+def test_available_on_linux(meminfo: str, unused: int, stat: str, available: int) -> None:
+    """Within a cgroup also what is unused of its limit, and its files in the page cache."""
+    assert memory.linux_available_bytes(meminfo, unused, stat) == available
+
+
+def test_available_on_macos_is_free_and_inactive() -> None:
+    """mach/vm_statistics.h: free, active, inactive and wired pages come first, 32 bits each."""
+    statistics = struct.pack("=4I2Q", 1_000, 20_000, 300, 4_000, 5, 6) + bytes(200)
+    assert memory.darwin_available_bytes(statistics, 16_384) == 1_300 * 16_384
+
+
+def test_some_of_this_machine_is_available() -> None:
+    assert 0 < memory.available_bytes() <= memory.memory_total_bytes()
 
 
 def test_the_probe_speaks_of_the_working_set_under_the_name_that_is_read() -> None:

@@ -38,6 +38,7 @@ preload = ["chat"]
 
 [models."mlx-community/Qwen3-8B-4bit"]
 pin = true
+draft = "mlx-community/Qwen3-0.6B-4bit"
 
 [models."mine/assistant"]
 path = "~/models/assistant"

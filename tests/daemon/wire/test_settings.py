@@ -58,6 +58,8 @@ def test_every_key() -> None:
     context_tokens = 2048
     adapter = "/lora"
     allow_code = true
+    draft = "org/small"
+    draft_tokens = 5
     [aliases]
     one = "org/a"
     many = ["org/a", "one", "org/b"]
@@ -85,7 +87,7 @@ def test_every_key() -> None:
                  "preload": ["org/a"], "loads_max": 2, "queue_max": 10},
         "models": {"org/a": {"path": "/home/u/models/a", "ttl_s": 60.0, "pin": True,
                              "concurrency": 4, "context_tokens": 2048, "adapter": "/lora",
-                             "allow_code": True}},
+                             "allow_code": True, "draft": "org/small", "draft_tokens": 5}},
         "aliases": {"one": ["org/a"], "many": ["org/a", "one", "org/b"]},
         "http": {"host": "0.0.0.0", "port": 0, "api_keys": ["sha256:" + "a5" * 32],
                  "allowed_hosts": ["box.local"], "allowed_origins": ["https://chat.example.org"],
@@ -186,6 +188,24 @@ def test_paths_are_made_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (models["a"].path, models["a"].adapter) == ("/home/other/a", "/home/u/b/c")
     assert models["b"].path == "/d"
     assert refused('[models.a]\npath = "~nobody-here/x"').fault.field == "models.a.path"
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("org/small", "org/small"), ("./small", "/home/u/small"), ("../small", "/home/u/../small"),
+     ("~/small", "/home/other/small"), ("/small", "/small")],
+)  # fmt: skip
+def test_a_draft_is_a_name_or_a_folder(
+    monkeypatch: pytest.MonkeyPatch, written: str, meant: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home/other")
+    assert parse_settings(f'[models.a]\ndraft = "{written}"', FILE).models["a"].draft == meant
+
+
+def test_what_cannot_be_a_draft() -> None:
+    assert refused('[models.a]\ndraft = "a/../b"').fault.field == "models.a.draft"
+    assert refused('[models.a]\ndraft = ""').fault.field == "models.a.draft"
+    assert refused("[models.a]\ndraft_tokens = 0").fault.field == "models.a.draft_tokens"
 
 
 def test_a_reachable_host_with_a_key() -> None:

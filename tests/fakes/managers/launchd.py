@@ -32,12 +32,14 @@ class Launchd:
 
     Attributes:
         refusals: What ``bootstrap`` answers next, before it works: set by each bootout.
+        starting: Loaded to be started at once, which a first ``kickstart`` comes amid.
         session: Whether the user is logged in at the screen.
     """
 
     def __init__(self, domain: str, state: Path, library: str, tasks: anyio.abc.TaskGroup) -> None:
         self.domain = domain
         self.refusals: list[int] = []
+        self.starting: set[str] = set()
         self.session = True
         self.jobs: dict[str, Job] = {}
         self._state = state
@@ -70,6 +72,9 @@ class Launchd:
                 self._tasks.start_soon(self._leave, job)
                 return OK
             case "kickstart":
+                if label in self.starting:
+                    self.starting.remove(label)
+                    return IN_PROGRESS, "Could not kickstart service: 37"
                 job.start()
                 return OK
             case "kill":
@@ -92,6 +97,8 @@ class Launchd:
         if spec.name in self._disabled():
             return DISABLED, "Bootstrap failed: 119: Service is disabled"
         self.jobs[spec.name] = Job(spec, self._library, self._tasks)
+        if spec.start_at_load:
+            self.starting.add(spec.name)
         return OK
 
     async def _leave(self, job: Job) -> None:

@@ -8,11 +8,11 @@ import pytest
 from mlx_lm import load as lm_load
 
 from daemon.wire.data import Generate, Sampling
-from daemon.worker.engines.batching import TextDecoder, TextInputs
+from daemon.worker.engines.batching import PREFILL_ROWS, TextDecoder, TextInputs
 from daemon.worker.engines.constraint import Vocabulary
 from daemon.worker.engines.drawing import make_drawing
 from daemon.worker.engines.output import TextOutput
-from daemon.worker.engines.pace import CHUNK_TOKENS_MAX, CHUNK_TOKENS_MIN
+from daemon.worker.engines.pace import CHUNK_TOKENS_MAX, CHUNK_TOKENS_MIN, CHUNK_TOKENS_UNKNOWN
 from daemon.worker.engines.rows import Row, RowFailed, Token
 from daemon.worker.engines.splitting import Markers, Splitter
 from tests.contract.tiny import SPECIAL, build_text_model
@@ -129,3 +129,31 @@ def test_a_prompt_is_kept_at_its_end_and_only_if_it_is_long(
         again = row(loaded, [20] * length)
         decoder.insert(again)
         assert again.cached == expected
+
+
+def test_a_row_that_was_lent_comes_back_before_the_prompts_of_newcomers(
+    loaded: tuple[Any, Any], open_decoder: Callable[..., TextDecoder]
+) -> None:
+    decoder, undisturbed = open_decoder(), open_decoder()
+    one, same = row(loaded, [20] * 10), row(loaded, [20] * 10)
+    uid = decoder.insert(one)
+    undisturbed.insert(same)
+    expected = [token for _ in range(12) for token in undisturbed.next()]
+    got: list[Token | RowFailed] = []
+    while len(got) < 4:
+        got += decoder.next()
+    assert decoder.alone == (uid, one)
+    cache = decoder.lend(uid)
+    assert decoder.empty
+    for entry in cache:
+        entry.trim(1)
+    for token in range(PREFILL_ROWS):
+        decoder.insert(row(loaded, [30 + token] * 800))
+    before = computed(decoder)
+    content = [*one.prompt, *(token.token for token in got if isinstance(token, Token))]
+    decoder.rejoin(uid, one, cache, content)
+    assert decoder.next() == []
+    assert computed(decoder) - before <= CHUNK_TOKENS_UNKNOWN, "as beside any stream"
+    got += [token for _ in range(4) for token in decoder.next() if token.uid == uid]
+    assert got == expected[: len(got)]
+    assert len(got) == 8

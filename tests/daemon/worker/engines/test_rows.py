@@ -144,3 +144,54 @@ def test_max_tokens_within_a_call_make_no_call(
     assert frames[-1].finish_reason == reason
     calls = [call for frame in frames if isinstance(frame, Delta) for call in frame.tool_calls]
     assert len(calls) == (reason == "tool_calls")
+
+
+class Bursts(Script):
+    """A script that writes all of its text in one step, and counts who was taken out."""
+
+    def __init__(self, text: str, finish: Literal["stop", "length"] | None) -> None:
+        self._burst = [Token(1, ord(letter)) for letter in text]
+        if finish is not None:
+            self._burst[-1] = Token(1, ord(text[-1]), finish)
+        self.taken_out: list[int] = []
+
+    def remove(self, uid: int) -> None:
+        self.taken_out.append(uid)
+
+    def next(self) -> list[Token]:
+        return self._burst
+
+
+@pytest.mark.parametrize(
+    ("finish", "stop", "text", "tokens", "reason", "taken_out"),
+    [
+        (None, "cd", "ab", 4, "stop", [1]),
+        ("length", "cd", "ab", 4, "stop", []),
+        ("length", "xy", "abcdefg", 7, "length", []),
+        ("stop", "xy", "abcdef", 7, "stop", []),
+    ],
+)
+def test_several_tokens_of_a_step_are_one_frame_and_end_where_the_answer_does(
+    finish: Literal["stop", "length"] | None,
+    stop: str,
+    text: str,
+    tokens: int,
+    reason: str,
+    taken_out: list[int],
+) -> None:
+    """A row that the decoder has finished itself is not taken out, wherever its answer ended."""
+    decoder = Bursts("abcdefg", finish)
+    output = TextOutput(Letters(), Splitter(Markers(), (stop,)))
+    rows = Rows(
+        lambda _request: Row(prompt=[1], tokens_max=9, output=output),
+        lambda: decoder,
+        Allowance(1024, 1),
+    )
+    rows.submit(1, REQUEST)
+    (emission,) = rows.step()
+    *deltas, done = emission.frames
+    assert isinstance(done, Done)
+    assert [delta.text for delta in deltas if isinstance(delta, Delta)] == [text]
+    assert (done.finish_reason, done.usage.completion_tokens) == (reason, tokens)
+    assert decoder.taken_out == taken_out
+    assert not rows.busy
