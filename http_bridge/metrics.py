@@ -108,23 +108,21 @@ class Timing:
         self._model = ""
         self._last_s = metrics.now_s()
         self._tokens = 0
-        self._first_token: Histogram
         self._step: Histogram
 
     def accepted(self, model: str) -> None:
         """The model is known from here on."""
         self._model = model
         self._request[_MODEL] = model
-        # Looked up once: finding a label's histogram takes longer than observing.
-        self._first_token = self._metrics.first_token.labels(model)
-        self._step = self._metrics.step.labels(model)
 
     def step(self, batch: Sequence[d.Delta]) -> None:
         """Some deltas have come."""
         now_s = self._metrics.now_s()
         elapsed_s = now_s - self._last_s
         if not self._tokens:
-            self._first_token.observe(elapsed_s)
+            self._metrics.first_token.labels(self._model).observe(elapsed_s)
+            # Looked up once: finding a label's histogram takes longer than observing.
+            self._step = self._metrics.step.labels(self._model)
         elif (gained := batch[-1].tokens - self._tokens) > 0:
             self._step.observe(elapsed_s / gained)
         self._tokens = max(self._tokens, batch[-1].tokens, 1)

@@ -46,7 +46,7 @@ CRASHES_KEPT: Final = 64
 """More crashes than this in a window are not told apart; also the most that count."""
 
 
-STATE_VERSION: Final = 5
+STATE_VERSION: Final = 6
 """Of the pool as it stands in snapshots; raised with any change of its shape or of
 ``evolve``. Snapshots of another version are ignored, and the log replayed instead."""
 

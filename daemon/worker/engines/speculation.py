@@ -122,11 +122,11 @@ class SpeculativeDecoder:
     def _read(self, results: list[Token | RowFailed], began_s: float) -> bool:
         """Let the draft read on, if a row is alone that it can guess for; once it has read all
         but the last token, it guesses."""
-        alone = self._batch.alone
-        if alone is None or len(results) != 1 or not isinstance(results[0], Token):
-            return False
+        alone, own = self._batch.alone, results[0] if len(results) == 1 else None
+        if alone is None or not isinstance(own, Token) or own.uid != alone[0]:
+            return False  # also where the one token is another's last, and this row has none yet
         uid, row = alone
-        content = [*row.prompt, *row.decoded, results[0].token]
+        content = [*row.prompt, *row.decoded, own.token]
         if not (row.extra.drawing.can_go_back and self._reaches(content)):
             return False
         self._pace.took(self._now_s() - began_s, _BESIDE, 0)

@@ -220,6 +220,19 @@ def test_many_join_at_any_moment(plain: Bench, drafted: Bench) -> None:
         assert told(answer) == told(alone(plain, request))
 
 
+def test_one_begins_as_another_ends(plain: Bench, drafted: Bench) -> None:
+    """The last token of the one is not taken for the first of the other."""
+    for tokens in (1, 2, 3):
+        first = ask("Ping", max_tokens=tokens, sampling=NO_END)
+        second = ask(f"Pong {tokens}", max_tokens=20, sampling=NO_END)
+        one = drafted.ask(first)
+        drafted.step()
+        two = drafted.ask(second)
+        drafted.run()
+        assert told(one) == told(alone(plain, first))
+        assert told(two) == told(alone(plain, second))
+
+
 def test_a_cancelled_answer_leaves_its_cache(plain: Bench, drafted: Bench) -> None:
     answer = drafted.ask(ask(LONG, max_tokens=200, sampling=NO_END))
     until_guessing(drafted)
