@@ -1,6 +1,6 @@
 """What workers report, in whatever order and however often they do."""
 
-from typing import assert_never
+from typing import Literal, assert_never
 
 from daemon.pool import messages as m
 from daemon.pool.background import wish_back
@@ -268,13 +268,18 @@ def _adopted(draft: Draft, slot: Slot, command: m.ReportAdopted) -> None:
             fail_load(draft, slot, "daemon_restarted", message)
         slot = draft.pool.slots[key]
     if isinstance(slot, Idle) and command.phase == "draining":
-        _let_retire(draft, slot)
+        _let_retire(draft, slot, command.running)
     elif isinstance(slot, Idle | Busy) and command.running > 0:
         _running(draft, slot, command.running, command.leases)
 
 
-def _let_retire(draft: Draft, slot: Idle) -> None:
-    """It was told to end before, and does so once its requests have: nobody new gets it."""
+def _let_retire(draft: Draft, slot: Idle, running: int) -> None:
+    """It has closed admission: nobody new gets it.
+
+    With requests it was told to end, and does so once they have. Without, it may have been
+    drained only, by a daemon that died before it could tell it.
+    """
     worker, model = slot.tenant.worker, slot.tenant.model
     draft.emit(m.UnloadStarted(worker=worker, model=model.name, reason="shutdown"))
-    draft.emit(m.DrainConfirmed(worker=worker, model=model.name, how="retiring"))
+    how: Literal["retiring", "drained"] = "retiring" if running > 0 else "drained"
+    draft.emit(m.DrainConfirmed(worker=worker, model=model.name, how=how))
