@@ -40,7 +40,7 @@ class Pace:
             return CHUNK_TOKENS_MAX
         if self._tokens_per_s == 0.0:
             return CHUNK_TOKENS_UNKNOWN
-        stall_s = max(STALL_S, STALL_STEPS * self._step_s) * min(max(joining, 1), CROWD_MAX)
+        stall_s = max(STALL_S, STALL_STEPS * self._step_s) * min(joining, CROWD_MAX)
         fitting = self._tokens_per_s * stall_s
         chunk = CHUNK_TOKENS_MIN
         while chunk * 2 <= min(fitting, CHUNK_TOKENS_MAX):

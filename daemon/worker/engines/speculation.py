@@ -92,7 +92,9 @@ class SpeculativeDecoder:
 
     def next(self) -> list[Token | RowFailed]:
         """As :meth:`Decoder.next`; of a row that is alone, all tokens of one check."""
-        if self._run is not None and not (self._batch.empty and self._reaches(self._run.content)):
+        if self._run is not None and not (
+            self._batch.empty and self._reaches(len(self._run.content))
+        ):
             run = self._stop(self._run)
             self._batch.rejoin(run.uid, run.row, run.cache, run.content)
         if self._run is not None:
@@ -126,9 +128,9 @@ class SpeculativeDecoder:
         if alone is None or not isinstance(own, Token) or own.uid != alone[0]:
             return False  # also where the one token is another's last, and this row has none yet
         uid, row = alone
-        content = [*row.prompt, *row.decoded, own.token]
-        if not (row.extra.drawing.can_go_back and self._reaches(content)):
+        if not (row.extra.drawing.can_go_back and self._reaches(row.length + 1)):
             return False
+        content = [*row.prompt, *row.decoded, own.token]
         self._pace.took(self._now_s() - began_s, _BESIDE, 0)
         with mx.stream(self._batch.stream):
             done, left = self._draft.follow(content[:-1], self._pace.chunk_tokens(_BESIDE))
@@ -137,9 +139,9 @@ class SpeculativeDecoder:
             self._begin(uid, row, content)
         return True
 
-    def _reaches(self, content: list[int]) -> bool:
-        """Whether the draft can still guess behind these tokens."""
-        return self._draft.reaches(len(content) + self._guesses)
+    def _reaches(self, tokens: int) -> bool:
+        """Whether the draft can still guess behind so many tokens."""
+        return self._draft.reaches(tokens + self._guesses)
 
     def _begin(self, uid: int, row: Row, content: list[int]) -> None:
         """Take the row out of the batch; its last token is computed again, with the guesses."""
