@@ -40,7 +40,7 @@ test: $(READY) lint types quick-models browser  ## lint, types, unit, property, 
 	$(PYTEST) -m "e2e and not e2e_vision_full and not slow" tests/e2e
 
 test-full: $(READY) models clients browser lint types  ## everything: full vision tier, long simulations, real text models
-	$(PYTEST) -m "not e2e"
+	$(PYTEST) -m "not e2e" --hypothesis-profile=fresh
 	$(PYTEST) -m "e2e" tests/e2e
 
 quick-models: $(READY)

@@ -97,6 +97,7 @@ class World:
         self.spawned: set[str] = set()
         self.drain_asked_ms: dict[str, int] = {}
         self.drained: set[str] = set()
+        self.closed: str | None = None  # who just said: I had closed admission, nothing runs
         self.was: dict[str, Slot] = {}
         self.given: set[Given] = set()
 
@@ -115,6 +116,7 @@ class World:
             self.tickets -= set(command.tickets)  # nothing is owed to them any more
         if isinstance(command, m.ReportDrained):
             self.drained.add(command.worker)
+        self.closed = _closed(command)
         before = msgspec.msgpack.encode(self.pool)
         events = decide(self.pool, command, self.now_ms).events
         assert msgspec.msgpack.encode(self.pool) == before, "a decision changed what it was given"
@@ -241,7 +243,7 @@ class World:
         if slot is None:
             return
         assert isinstance(slot, Stopping)
-        if isinstance(before, Draining) and worker not in self.drained:
+        if isinstance(before, Draining) and worker not in self.drained | {self.closed}:
             assert self.now_ms - self.drain_asked_ms[worker] >= 120_000
 
     # --- what must always hold ----------------------------------------------------------
@@ -317,3 +319,11 @@ def _check_unrecorded(command: m.AnyCommand, events: tuple[m.Event, ...]) -> Non
     for event in events:
         if isinstance(event, m.Durable) and not (adopted and isinstance(event, m.UnloadStarted)):
             assert isinstance(event, _OBSERVED), "a decision that is not recorded"
+
+
+def _closed(command: m.AnyCommand) -> str | None:
+    """The worker that says of itself, to the daemon that adopts it, that it is drained."""
+    if not isinstance(command, m.ReportAdopted):
+        return None
+    done = command.phase == "draining" and command.running <= 0
+    return command.worker if done else None
