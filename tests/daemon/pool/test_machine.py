@@ -1,6 +1,6 @@
 """Any commands, reports and jumps of time, in any order: what must hold always holds."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import msgspec
 import pytest
@@ -21,6 +21,8 @@ TTL_MS = st.sampled_from((None, None, 0, 3_000, 60_000, "never"))
 PRIORITY = st.sampled_from((0, 0, 0, -10, 3, 10))
 INDEX = st.integers(0, 30)
 COUNT = st.integers(-2, 3)
+Phase = Literal["waiting", "loading", "ready", "draining"]
+PHASE = st.sampled_from(get_args(Phase))
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -168,6 +170,21 @@ class PoolMachine(RuleBasedStateMachine):
             case Stopping():
                 command = m.ReportExit(worker=worker, exit_code=0, said="bye")
         self.world.do(command)
+
+    @rule(index=INDEX, phase=PHASE, running=COUNT, leased=st.booleans())
+    def adopted(self, index: int, phase: Phase, running: int, leased: bool) -> None:
+        """A worker that is there says how far it is, whatever the pool thinks of it."""
+        slots = list(self.world.pool.slots.values())
+        if slots:
+            report = m.ReportAdopted(
+                worker=slots[index % len(slots)].tenant.worker,
+                pid=7,
+                phase=phase,
+                measured_bytes=GB,
+                running=running,
+                leases=tuple(sorted(self.world.leases))[: int(leased)],
+            )
+            self.world.do(report)
 
     @rule(index=INDEX, kind=st.integers(0, 13), size=SIZE, count=COUNT)
     def improper(self, index: int, kind: int, size: int, count: int) -> None:
