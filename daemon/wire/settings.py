@@ -79,8 +79,9 @@ class ModelSettings(_Section, frozen=True, kw_only=True):
         draft: A smaller text model with the same tokens that guesses ahead while one request
             is answered alone: its name, or its folder if it begins with ``/``, ``./``,
             ``../`` or ``~``. Answers are those without it, but for rounding where two
-            tokens are as likely, and come sooner where its guesses are mostly right. It takes
-            its weights and room for its own KV cache.
+            tokens are as likely, and come sooner where its guesses are mostly right; where
+            they take more time than they save, they rest for a while. It takes its weights
+            and room for its own KV cache.
         draft_tokens: How many tokens the draft guesses at a time.
     """
 

@@ -4,7 +4,8 @@ For the row that is alone: a batch makes better use of the model than guesses do
 library guesses for one row. Rows begin and are decoded in the batch; meanwhile the draft
 reads the only one's tokens, a chunk a step, and once it has read them all the row goes on by
 mlx_lm's ``speculative_generate_step``, with the cache that it has. When another row comes,
-it goes back into the batch, with its cache as far as the guesses were right.
+it goes back into the batch, with its cache as far as the guesses were right; and for a while
+also where the guesses take more time than they save.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from daemon.worker.engines.draftmodel import Draft
 from daemon.worker.engines.logprobs import read_scores
 from daemon.worker.engines.pace import Pace
 from daemon.worker.engines.rows import Row, RowFailed, Token
+from daemon.worker.engines.worth import Worth
 
 log = structlog.get_logger()
 
@@ -74,6 +76,7 @@ class SpeculativeDecoder:
         self._guesses = guesses
         self._now_s = now_s
         self._pace = Pace()
+        self._worth = Worth()
         self._reading = False
         self._run: _Run | None = None
 
@@ -85,6 +88,7 @@ class SpeculativeDecoder:
 
     def remove(self, uid: int) -> None:
         self._reading = False
+        self._worth.interrupted()
         if self._run is not None and self._run.uid == uid:
             self._end(self._run)
         else:
@@ -92,13 +96,11 @@ class SpeculativeDecoder:
 
     def next(self) -> list[Token | RowFailed]:
         """As :meth:`Decoder.next`; of a row that is alone, all tokens of one check."""
-        if self._run is not None and not (
-            self._batch.empty and self._reaches(len(self._run.content))
-        ):
+        if self._run is not None and not self._goes_on(self._run):
             run = self._stop(self._run)
             self._batch.rejoin(run.uid, run.row, run.cache, run.content)
         if self._run is not None:
-            return [*self._round(self._run)]
+            return [*self._timed_round(self._run)]
         began_s = self._now_s()
         results = self._batch.next()
         self._reading = self._read(results, began_s)
@@ -121,16 +123,22 @@ class SpeculativeDecoder:
             self._stop(self._run)
         self._batch.close()
 
+    def _goes_on(self, run: _Run) -> bool:
+        wanted = self._batch.empty and self._worth.may_guess
+        return wanted and self._reaches(len(run.content))
+
     def _read(self, results: list[Token | RowFailed], began_s: float) -> bool:
         """Let the draft read on, if a row is alone that it can guess for; once it has read all
         but the last token, it guesses."""
-        alone, own = self._batch.alone, results[0] if len(results) == 1 else None
-        if alone is None or not isinstance(own, Token) or own.uid != alone[0]:
-            return False  # also where the one token is another's last, and this row has none yet
-        uid, row = alone
-        if not (row.extra.drawing.can_go_back and self._reaches(row.length + 1)):
+        found = self._guessable(results)
+        if found is None or self._worth.may_guess:
+            self._worth.interrupted()
+        else:
+            self._worth.stepped(self._now_s())
+        if found is None or not self._worth.may_guess:
             return False
-        content = [*row.prompt, *row.decoded, own.token]
+        uid, row, own = found
+        content = [*row.prompt, *row.decoded, own]
         self._pace.took(self._now_s() - began_s, _BESIDE, 0)
         with mx.stream(self._batch.stream):
             done, left = self._draft.follow(content[:-1], self._pace.chunk_tokens(_BESIDE))
@@ -138,6 +146,15 @@ class SpeculativeDecoder:
         if not left:
             self._begin(uid, row, content)
         return True
+
+    def _guessable(self, results: list[Token | RowFailed]) -> tuple[int, Row, int] | None:
+        """A row that is alone and can be guessed for, with its uid and the token just decoded."""
+        alone, own = self._batch.alone, results[0] if len(results) == 1 else None
+        if alone is None or not isinstance(own, Token) or own.uid != alone[0]:
+            return None  # also where the one token is another's last, and this row has none yet
+        uid, row = alone
+        can = row.extra.drawing.can_go_back and self._reaches(row.length + 1)
+        return (uid, row, own.token) if can else None
 
     def _reaches(self, tokens: int) -> bool:
         """Whether the draft can still guess behind so many tokens."""
@@ -161,6 +178,12 @@ class SpeculativeDecoder:
             logits_processors=processors or None,
             prompt_cache=cache + self._draft.cache,
         )
+
+    def _timed_round(self, run: _Run) -> list[Token]:
+        tokens = [*self._round(run)]
+        if self._run is run:  # else the answer ended, perhaps in the middle of what was guessed
+            self._worth.guessed(self._now_s(), len(tokens))
+        return tokens
 
     def _round(self, run: _Run) -> Iterator[Token]:
         """The tokens that one check gives: guesses that were right, and one of the model's."""
@@ -190,6 +213,7 @@ class SpeculativeDecoder:
         """Take what was guessed wrong back out of both caches."""
         run.rounds.close()
         self._run, self._reading = None, False
+        self._worth.interrupted()
         self._draft.told(run.content)
         request = run.row.request_id
         log.debug("request.drafted", request=request, guessed=run.guessed, right=run.right)

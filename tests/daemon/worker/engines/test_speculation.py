@@ -16,6 +16,7 @@ from daemon.wire.data import Generate, Sampling
 from daemon.wire.forms import JsonSchema
 from daemon.worker.engines import REGISTRY
 from daemon.worker.engines.speculation import SpeculativeDecoder
+from daemon.worker.engines.worth import REST_TOKENS, ROUNDS
 from tests.contract.bench import NO_END, PROMPTS, Answer, Bench, alone, ask, begin
 from tests.contract.tiny import SPECIAL, build_text_model, write_json
 from tests.models import model_path
@@ -38,7 +39,10 @@ def opened(folders: dict[str, Path], draft: str | None, **changes: Any) -> Bench
     told = begin(folders["model"], "text", draft=draft and str(folders[draft]), **changes)
     engine = REGISTRY["text"]()
     engine.load(told, lambda _done, _total: None)
-    return Bench(engine, told)
+    bench = Bench(engine, told)
+    if draft is not None:
+        decoder(bench)._now_s = lambda: 0.0  # no guess is slower than none, here
+    return bench
 
 
 @pytest.fixture
@@ -338,6 +342,28 @@ def test_a_failure_of_the_draft_ends_its_row_and_no_other(twin: Bench) -> None:
     assert answer.fail is not None
     assert "the draft broke" in answer.fail.fault.message
     assert alone(twin, ask(max_tokens=30, sampling=NO_END)).done is not None
+
+
+def test_a_draft_that_costs_time_rests(plain: Bench, drafted: Bench) -> None:
+    """A clock by which a round takes five times a plain step, and gives at most four tokens."""
+    found, now_s, rounds = decoder(drafted), 0.0, []
+
+    def later() -> float:
+        nonlocal now_s
+        now_s += 0.5 if found._run is None else 5.0  # read twice a plain step
+        return now_s
+
+    found._now_s = later
+    request = ask("Ping", max_tokens=250, sampling=NO_END)
+    answer = drafted.ask(request)
+    while not answer.ended:
+        rounds.append(found._run is not None)
+        drafted.step()
+    assert sum(rounds) >= ROUNDS
+    after = rounds[rounds.index(True) :]
+    rest = after[after.index(False) :]
+    assert REST_TOKENS <= rest.index(True) < REST_TOKENS + 3, "then the draft reads, and guesses"
+    assert told(answer) == told(alone(plain, request))
 
 
 @pytest.mark.slow
