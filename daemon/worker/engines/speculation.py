@@ -140,8 +140,10 @@ class SpeculativeDecoder:
         uid, row, own = found
         content = [*row.prompt, *row.decoded, own]
         self._pace.took(self._now_s() - began_s, _BESIDE, 0)
+        reads_s = self._now_s()
         with mx.stream(self._batch.stream):
             done, left = self._draft.follow(content[:-1], self._pace.chunk_tokens(_BESIDE))
+        self._worth.read(self._now_s() - reads_s)
         self._pace.took(self._now_s() - began_s, _BESIDE, done)
         if not left:
             self._begin(uid, row, content)

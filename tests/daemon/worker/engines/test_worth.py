@@ -60,14 +60,35 @@ def test_guesses_that_save_time_go_on(timed: Timed) -> None:
 
 def test_guesses_that_cost_time_rest_for_longer_each_time(timed: Timed) -> None:
     rests: list[int] = []
-    for _ in range(9):
+    for _ in range(7):
         timed.begin()
         timed.rounds(ROUNDS - 1, ms=25, tokens=2)
         assert timed.worth.may_guess
         timed.rounds(1, ms=25, tokens=2)
         assert not timed.worth.may_guess
         rests.append(timed.rest())
-    assert rests == [min(REST_TOKENS * 2**n, REST_TOKENS_MAX) for n in range(9)]
+    assert rests == [REST_TOKENS * 2**n for n in range(7)]
+    assert rests[-1] == REST_TOKENS_MAX
+    timed.begin()
+    timed.rounds(ms=25, tokens=2)
+    timed.step(10 * REST_TOKENS_MAX)
+    assert not timed.worth.may_guess, "given up"
+
+
+def test_a_costly_trial_is_followed_by_a_rest_that_outweighs_it(timed: Timed) -> None:
+    timed.begin()
+    timed.worth.read(1.0)
+    timed.rounds(ms=25, tokens=2)
+    lost_s = 1.0 + ROUNDS * 0.005
+    assert timed.rest() == pytest.approx(10 * lost_s / 0.010, abs=1)
+
+
+def test_reading_counts_against_the_guesses_after_it_only(timed: Timed) -> None:
+    timed.begin()
+    timed.worth.read(1.0)
+    timed.rounds(ms=25, tokens=3)
+    timed.rounds(ms=25, tokens=2)
+    assert timed.rest() == REST_TOKENS
 
 
 def test_a_good_time_makes_the_next_rest_short_again(timed: Timed) -> None:
