@@ -1,26 +1,20 @@
 """Text models, on mlx_lm's continuous batching."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_adapters, load_model, load_tokenizer
 
-from daemon.wire.data import Begin, CountTokens, Generate
-from daemon.wire.errors import MlxdError
-from daemon.worker.engines.answers import calls_tools, make_output
+from daemon.wire.data import Begin, CountTokens, Generate, WorkRequest
+from daemon.worker.engines.answers import make_output
 from daemon.worker.engines.base import LoadRefused, Progress
 from daemon.worker.engines.batching import TextDecoder, TextInputs
 from daemon.worker.engines.constraint import Vocabulary
 from daemon.worker.engines.conversation import (
     answer_tokens,
-    as_generate,
-    check_request,
-    invalid,
-    prompt_ids,
-    refuse_images,
-    template_messages,
     vocabulary,
 )
 from daemon.worker.engines.draftmodel import Draft, DraftModel, check_cache, open_draft
@@ -29,6 +23,7 @@ from daemon.worker.engines.folder import read_json
 from daemon.worker.engines.generating import GeneratingEngine, Generator
 from daemon.worker.engines.prefix import how_to_keep
 from daemon.worker.engines.prefixdisk import open_shelf
+from daemon.worker.engines.reading import Reader
 from daemon.worker.engines.rows import Decoder, Row
 from daemon.worker.engines.speculation import SpeculativeDecoder
 from daemon.worker.engines.weights import read_weights
@@ -91,12 +86,20 @@ class _TextGenerator(Generator):
         self._vocabulary = Vocabulary(tokenizer, vocabulary(config, len(tokenizer)))
         self._prefix_bytes = begin.kv_bytes
         self._shelf = open_shelf(begin)
-        self._finds_cuts = how_to_keep(make_prompt_cache(model)) == "checkpoints"
         self._defaults = read_json(Path(begin.path) / "generation_config.json") or {}
+        self._reader = Reader(
+            tokenizer,
+            begin.name,
+            self._vocabulary.size,
+            finds_cuts=how_to_keep(make_prompt_cache(model)) == "checkpoints",
+        )
+
+    def ahead(self, request: WorkRequest) -> Callable[[], WorkRequest] | None:
+        return self._reader.ahead(request)
 
     def prepare(self, request: Generate) -> Row:
-        check_request(request, tools=calls_tools(self._tokenizer))
-        prompt = self._prompt(request)
+        read = self._reader.read(request)
+        prompt = read.tokens
         tokens_max = answer_tokens(request, len(prompt), self._context_tokens)
         tokenizer = self._tokenizer
         drawing = make_drawing(request, prompt, tokenizer, self._defaults, self._vocabulary)
@@ -111,7 +114,7 @@ class _TextGenerator(Generator):
                 f"call_{os.urandom(8).hex()}",
                 self._vocabulary.token_bytes,
             ),
-            extra=TextInputs(drawing, request.logprobs, self._cut(request, prompt)),
+            extra=TextInputs(drawing, request.logprobs, read.cut),
             priority=request.priority,
         )
 
@@ -130,45 +133,4 @@ class _TextGenerator(Generator):
 
     def count(self, request: CountTokens) -> int:
         """Prompt tokens of a conversation, as :meth:`prepare` would have them."""
-        asked = as_generate(request)
-        check_request(asked, tools=calls_tools(self._tokenizer))
-        return len(self._prompt(asked))
-
-    def _prompt(self, request: Generate) -> list[int]:
-        if isinstance(request.prompt, str):
-            return list(self._tokenizer.encode(request.prompt))
-        if request.prompt is not None:
-            return prompt_ids(request.prompt, self._vocabulary.size)
-        messages = request.messages or ()
-        refuse_images(messages, self._name)
-        if not self._tokenizer.has_chat_template:
-            raise invalid(
-                f'model "{self._name}" has no chat template; send a plain prompt, or use an '
-                "instruction-tuned model",
-                "messages",
-            )
-        return self._render(request, opened=True)
-
-    def _cut(self, request: Generate, prompt: list[int]) -> int | None:
-        """Where the template opens the answer: what comes there differs in later turns."""
-        if request.messages is None or not self._finds_cuts:
-            return None
-        closed = self._render(request, opened=False)
-        pairs = zip(prompt, closed, strict=False)
-        return next((i for i, (one, other) in enumerate(pairs) if one != other), len(closed))
-
-    def _render(self, request: Generate, *, opened: bool) -> list[int]:
-        """The conversation in tokens, with or without the opening of the answer."""
-        try:
-            rendered = self._tokenizer.apply_chat_template(
-                template_messages(request.messages or (), parts=False),
-                tools=list(request.tools) or None,
-                add_generation_prompt=opened,
-                **(request.template_kwargs or {}),
-            )
-        except MlxdError:
-            raise
-        except Exception as error:
-            # Templates are programs from the model's folder; what they raise is about the input.
-            raise invalid(f"the model's chat template refuses this: {error}", "messages") from error
-        return list(rendered)
+        return len(self._reader.read(request).tokens)
