@@ -31,6 +31,7 @@ class Held:
         self.spare = spare
         self.process: WorkerProcess | None = None
         self.spawned = anyio.Event()
+        self.gone = anyio.Event()
         self.dismissed = False
         self.watch = anyio.CancelScope()
 
@@ -82,7 +83,9 @@ class Spares:
             await self._host.wait_listening(process)
         except (OSError, MlxdError) as error:
             _log.warning("spare.useless", spare=held.spare, worker=worker, why=str(error))
-            self._dismiss(held)
+            if held.process is not None:
+                self._host.signal(held.process.pid, signal.SIGKILL)
+            await held.gone.wait()  # it may have the worker's lock, which the next one takes
             return None
         held.watch.cancel()
         return process
@@ -120,6 +123,7 @@ class Spares:
         held.process = None  # its pid and its pipes are nobody's from here on
         code = process.wait()
         self._host.let_go(process)
+        held.gone.set()
         await self._report(held, f"it ended with exit code {code}")
 
     async def _report(self, held: Held, why: str) -> None:

@@ -117,11 +117,6 @@ class Supervisor:
             case _:
                 raise AssertionError(f"{type(effect).__name__} is not the supervisor's")
 
-    def pid_of(self, worker: str) -> int | None:
-        """The process id of a worker that lives."""
-        seat = self._seats.get(worker)
-        return seat.pid if seat is not None else None
-
     async def adopt(self, pool: Pool, generation: int) -> None:
         """Find the workers of earlier daemons: take over the known, retire the unknown,
         report the dead.

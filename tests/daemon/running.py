@@ -73,6 +73,12 @@ def fake_model(home: Home, name: str, config: FakeConfig | None = None) -> m.Opt
     return m.Option(model=model)
 
 
+def pid_of(daemon: Daemon, worker: str) -> int | None:
+    """The process that the daemon holds for a worker's."""
+    seat = daemon.supervisor._seats.get(worker)
+    return None if seat is None else seat.pid
+
+
 class Asker:
     """Asks a daemon's kernel and waits for the terminal answer."""
 

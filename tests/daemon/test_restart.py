@@ -15,7 +15,7 @@ from daemon.pool.state import STATE_VERSION, Idle, Limits, Pool
 from daemon.wire.client import open_control
 from daemon.wire.errors import Code, MlxdError
 from daemon.wire.paths import Home
-from tests.daemon.running import GB, Asker, fake_model, running_daemon, temporary_home
+from tests.daemon.running import GB, Asker, fake_model, pid_of, running_daemon, temporary_home
 
 pytestmark = pytest.mark.anyio
 
@@ -51,7 +51,7 @@ async def test_detach_leaves_workers_for_the_next_daemon() -> None:
     with temporary_home() as home:
         async with running_daemon(home) as first:
             await Asker(first).load(fake_model(home, "parrot"))
-            pid = first.supervisor.pid_of("w1")
+            pid = pid_of(first, "w1")
             assert pid is not None
             await first.stop("upgrade", detach=True)
         assert processes.start_time(pid) is not None

@@ -150,8 +150,7 @@ class SimHost:
         self.spawned.add(worker)
         process.worker = worker
         if earlier is not None and earlier.alive:
-            process.end(1)  # a spare that was given up still holds the lock
-            return
+            raise Violation(f"{worker} was started while a spare that was given up has its lock")
         self._files[worker] = self._living[process.pid] = process
         self.tasks.start_soon(self._end_without_begin, process)
 

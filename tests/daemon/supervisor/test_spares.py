@@ -10,10 +10,12 @@ import pytest
 from daemon import processes
 from daemon.app import Daemon
 from daemon.pool import messages as m
+from daemon.supervisor import launch
 from tests.daemon.running import (
     Asker,
     fake_model,
     generate,
+    pid_of,
     running_daemon,
     temporary_home,
 )
@@ -38,7 +40,7 @@ async def test_a_load_takes_the_spare_and_another_follows() -> None:
             first = await spare_pid(daemon)
             asker, model = Asker(daemon), fake_model(home, "parrot", FakeConfig(reply="polly"))
             granted = await asker.acquire(model)
-            assert daemon.supervisor.pid_of("w1") == first
+            assert pid_of(daemon, "w1") == first
             assert await generate(home, granted, "hi", 5) == "polly"
             assert "load.ready" in (home.logs_dir / "worker-w1.log").read_text()
             assert await spare_pid(daemon) != first
@@ -55,7 +57,7 @@ async def test_it_sees_what_any_worker_sees() -> None:
         async with running_daemon(home, spare=True) as daemon:
             pid = await spare_pid(daemon)
             await Asker(daemon).acquire(fake_model(home, "parrot", FakeConfig()))
-            assert daemon.supervisor.pid_of("w1") == pid
+            assert pid_of(daemon, "w1") == pid
             environ = await anyio.Path(f"/proc/{pid}/environ").read_bytes()
         seen = {part.partition(b"=")[0].decode() for part in environ.split(b"\0") if part}
         assert {"PATH", "HF_HUB_OFFLINE"} <= seen
@@ -99,8 +101,21 @@ async def test_a_load_that_takes_a_dead_spare_starts_a_worker_of_its_own(
             monkeypatch.setattr(host, "hand_over", too_late)
             answer = await Asker(daemon).load(fake_model(home, "parrot"))
             assert isinstance(answer, m.AnswerLoaded)
-            assert daemon.supervisor.pid_of("w1") not in (None, pid)
+            assert pid_of(daemon, "w1") not in (None, pid)
             assert daemon.kernel.pool.failures == {}
+
+
+async def test_a_load_outlives_a_spare_that_neither_listens_nor_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launch, "LISTEN_TIMEOUT_S", 0.0)
+    with temporary_home() as home:
+        async with running_daemon(home, spare=True) as daemon:
+            pid = await spare_pid(daemon)
+            os.kill(pid, signal.SIGSTOP)
+            held = daemon.supervisor._spares.reserve()
+            assert await daemon.supervisor._spares.take(held, "w9") is None
+            assert processes.start_time(pid) is None
 
 
 async def test_a_spare_whose_end_is_noticed_before_its_load_takes_it_is_of_no_use() -> None:

@@ -19,6 +19,7 @@ from tests.daemon.running import (
     Asker,
     fake_model,
     generate,
+    pid_of,
     running_daemon,
     temporary_home,
 )
@@ -34,7 +35,7 @@ async def test_load_use_unload_leaves_nothing() -> None:
             assert isinstance(await asker.load(model), m.AnswerLoaded)
             granted = await asker.acquire(model)
             assert await generate(home, granted, "hi", 7) == "pollypo"
-            pid = daemon.supervisor.pid_of("w1")
+            pid = pid_of(daemon, "w1")
             assert pid is not None
             busy = await asker.unload(model)
             assert isinstance(busy, m.AnswerRefused)
@@ -100,14 +101,14 @@ async def test_the_next_daemon_adopts_a_living_worker() -> None:
         model = fake_model(home, "parrot", FakeConfig(reply="polly"))
         async with running_daemon(home) as first:
             await Asker(first).load(model)
-            pid = first.supervisor.pid_of("w1")
+            pid = pid_of(first, "w1")
         async with running_daemon(home) as second:
             answer = await Asker(second).acquire(model)
             assert isinstance(answer, m.AnswerGranted)
             assert answer.worker == "w1"
             assert second.kernel.pool.generation == 2
             assert await generate(home, answer, "hi", 5) == "polly"
-            assert second.supervisor.pid_of("w1") == pid
+            assert pid_of(second, "w1") == pid
             await _end(second, answer.lease)
 
 
@@ -142,7 +143,7 @@ async def test_a_model_whose_worker_died_without_a_daemon_comes_back() -> None:
         model = fake_model(home, "parrot")
         async with running_daemon(home) as first:
             await Asker(first).load(model)
-            pid = first.supervisor.pid_of("w1")
+            pid = pid_of(first, "w1")
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
         await processes.wait_exit(pid)
@@ -167,7 +168,7 @@ async def test_stop_unloads_everything_and_ends_workers() -> None:
         async with running_daemon(home) as daemon:
             for name in ("one", "two"):
                 await Asker(daemon).load(fake_model(home, name))
-            pids = [daemon.supervisor.pid_of(w) for w in ("w1", "w2")]
+            pids = [pid_of(daemon, w) for w in ("w1", "w2")]
             await daemon.stop("test")
             assert all(pid and processes.start_time(pid) is None for pid in pids)
             refused = await Asker(daemon).load(fake_model(home, "three"))
