@@ -80,8 +80,8 @@ class ModelSettings(_Section, frozen=True, kw_only=True):
             is answered alone: its name, or its folder if it begins with ``/``, ``./``,
             ``../`` or ``~``. Answers are those without it, but for rounding where two
             tokens are as likely, and come sooner where its guesses are mostly right; where
-            they take more time than they save, they rest for a while. It takes its weights
-            and room for its own KV cache.
+            too few are, they rest for a while. It takes its weights and room for its own KV
+            cache.
         draft_tokens: How many tokens the draft guesses at a time.
     """
 

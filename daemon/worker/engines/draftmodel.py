@@ -18,7 +18,7 @@ from daemon.worker.engines.base import LoadRefused
 from daemon.worker.engines.conversation import vocabulary
 from daemon.worker.engines.folder import read_config
 from daemon.worker.engines.prefix import common_tokens
-from daemon.worker.engines.weights import naming_failures
+from daemon.worker.engines.weights import naming_failures, weights_bytes
 
 _REMEDY = "choose another draft, or remove draft from the model's settings"
 
@@ -124,6 +124,11 @@ class Draft:
     def reaches(self, tokens: int) -> bool:
         """Whether it can read so many tokens."""
         return self._context_tokens is None or tokens <= self._context_tokens
+
+    @property
+    def weights_bytes(self) -> int:
+        """What its weights take."""
+        return weights_bytes(self._model)
 
     @property
     def nbytes(self) -> int:

@@ -5,7 +5,7 @@ library guesses for one row. Rows begin and are decoded in the batch; meanwhile 
 reads the only one's tokens, a chunk a step, and once it has read them all the row goes on by
 mlx_lm's ``speculative_generate_step``, with the cache that it has. When another row comes,
 it goes back into the batch, with its cache as far as the guesses were right; and for a while
-also where the guesses take more time than they save.
+also where too few guesses are right.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,6 +22,7 @@ from daemon.worker.engines.draftmodel import Draft
 from daemon.worker.engines.logprobs import read_scores
 from daemon.worker.engines.pace import Pace
 from daemon.worker.engines.rows import Row, RowFailed, Token
+from daemon.worker.engines.weights import weights_bytes
 from daemon.worker.engines.worth import Worth
 
 log = structlog.get_logger()
@@ -76,7 +77,7 @@ class SpeculativeDecoder:
         self._guesses = guesses
         self._now_s = now_s
         self._pace = Pace()
-        self._worth = Worth()
+        self._worth = Worth(draft.weights_bytes / weights_bytes(model))
         self._reading = False
         self._run: _Run | None = None
 
@@ -88,7 +89,6 @@ class SpeculativeDecoder:
 
     def remove(self, uid: int) -> None:
         self._reading = False
-        self._worth.interrupted()
         if self._run is not None and self._run.uid == uid:
             self._end(self._run)
         else:
@@ -100,7 +100,7 @@ class SpeculativeDecoder:
             run = self._stop(self._run)
             self._batch.rejoin(run.uid, run.row, run.cache, run.content)
         if self._run is not None:
-            return [*self._timed_round(self._run)]
+            return [*self._counted_round(self._run)]
         began_s = self._now_s()
         results = self._batch.next()
         self._reading = self._read(results, began_s)
@@ -131,19 +131,16 @@ class SpeculativeDecoder:
         """Let the draft read on, if a row is alone that it can guess for; once it has read all
         but the last token, it guesses."""
         found = self._guessable(results)
-        if found is None or self._worth.may_guess:
-            self._worth.interrupted()
-        else:
-            self._worth.stepped(self._now_s())
-        if found is None or not self._worth.may_guess:
+        if found is None:
+            return False
+        if not self._worth.may_guess:
+            self._worth.stepped()
             return False
         uid, row, own = found
         content = [*row.prompt, *row.decoded, own]
         self._pace.took(self._now_s() - began_s, _BESIDE, 0)
-        reads_s = self._now_s()
         with mx.stream(self._batch.stream):
             done, left = self._draft.follow(content[:-1], self._pace.chunk_tokens(_BESIDE))
-        self._worth.read(self._now_s() - reads_s)
         self._pace.took(self._now_s() - began_s, _BESIDE, done)
         if not left:
             self._begin(uid, row, content)
@@ -181,10 +178,10 @@ class SpeculativeDecoder:
             prompt_cache=cache + self._draft.cache,
         )
 
-    def _timed_round(self, run: _Run) -> list[Token]:
+    def _counted_round(self, run: _Run) -> list[Token]:
         tokens = [*self._round(run)]
         if self._run is run:  # else the answer ended, perhaps in the middle of what was guessed
-            self._worth.guessed(self._now_s(), len(tokens))
+            self._worth.guessed(self._guesses, len(tokens) - 1)
         return tokens
 
     def _round(self, run: _Run) -> Iterator[Token]:
@@ -215,7 +212,6 @@ class SpeculativeDecoder:
         """Take what was guessed wrong back out of both caches."""
         run.rounds.close()
         self._run, self._reading = None, False
-        self._worth.interrupted()
         self._draft.told(run.content)
         request = run.row.request_id
         log.debug("request.drafted", request=request, guessed=run.guessed, right=run.right)

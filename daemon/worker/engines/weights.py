@@ -15,6 +15,11 @@ GROUP_BYTES: Final = 64 << 20
 """Weights read between two calls of progress: 10 to 100 ms from a local disk."""
 
 
+def weights_bytes(model: Any) -> int:
+    """What a model's weights take."""
+    return sum(array.nbytes for _, array in tree_flatten(model.parameters()))
+
+
 def read_weights(model: Any, progress: Progress, draft: Any = None) -> None:
     """Read the weights of a model that was loaded lazily, and those of its draft.
 

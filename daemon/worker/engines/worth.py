@@ -1,91 +1,63 @@
-"""Whether a draft's guesses pay, in time, and how long to do without them where they do not.
+"""Whether a draft's guesses pay, and how long to do without them where they do not.
 
-Nothing else tells: a draft costs what this machine takes for it, and what is guessed right
-depends on what is written.
+A step takes the time that the weights take to be read, so a guess costs what the draft's
+weights are of the model's, and one that is right saves a step. The clock would say the same
+with more noise, and could not compare: a step takes longer the longer its context is.
 """
 
-from collections import deque
-from statistics import mean, median
 from typing import Final
 
 import structlog
 
 log = structlog.get_logger()
 
-STEPS_MIN: Final = 4
-"""Plain steps to measure before anything is guessed."""
-
 ROUNDS: Final = 12
-"""Rounds of guesses that are judged together: two or three dozen tokens."""
+"""Rounds of guesses that are judged together."""
 
 REST_TOKENS: Final = 64
-"""Tokens without guesses after the first verdict against them; at least twice as many after
-each further one."""
-
-TRIAL_SHARE: Final = 0.1
-"""A trial may cost so much of the time of the tokens before the next one."""
+"""Tokens without guesses after the first verdict against them; twice as many after the next."""
 
 REST_TOKENS_MAX: Final = 4096
-"""A draft that would have to rest for longer is given up."""
 
 
 class Worth:
-    """The times of one decoder's steps and rounds; seconds of any one clock."""
+    """What one model's draft was right about of late.
 
-    def __init__(self) -> None:
-        self._steps_s: deque[float] = deque(maxlen=2 * STEPS_MIN)
-        self._rounds: list[tuple[float, int]] = []
-        self._before_s: float | None = None
-        self._read_s = 0.0
+    Args:
+        cost: Of a guess, in steps of the model. What counts is the least that it can be: a
+            model of experts reads a part of its weights only.
+    """
+
+    def __init__(self, cost: float) -> None:
+        self._cost = cost
+        self._rounds = 0
+        self._guessed = 0
+        self._right = 0
         self._rest = 0
         self._rest_next = REST_TOKENS
-        self._given_up = False
 
     @property
     def may_guess(self) -> bool:
-        """Whether it pays, for all that is known, and a plain step can be compared with."""
-        rested = self._rest == 0 and not self._given_up
-        return rested and len(self._steps_s) >= STEPS_MIN
+        """Whether guesses pay, for all that is known."""
+        return self._rest == 0
 
-    def stepped(self, now_s: float) -> None:
-        """A plain step of a row that is alone has ended."""
-        if self._before_s is not None:
-            self._steps_s.append(now_s - self._before_s)
-        self._before_s = now_s
+    def stepped(self) -> None:
+        """A token was decoded that might have been guessed."""
         self._rest = max(self._rest - 1, 0)
 
-    def read(self, seconds: float) -> None:
-        """The draft has read some of what is there, before it can guess."""
-        self._read_s += seconds
-
-    def guessed(self, now_s: float, tokens: int) -> None:
-        """A round of guesses has ended, and gave so many tokens."""
-        if self._before_s is not None:
-            self._rounds.append((now_s - self._before_s, tokens))
-        self._before_s = now_s
-        if len(self._rounds) == ROUNDS:
+    def guessed(self, guessed: int, right: int) -> None:
+        """A round has ended: so many guesses, and so many of them right."""
+        self._rounds += 1
+        self._guessed += guessed
+        self._right += right
+        if self._rounds == ROUNDS:
             self._judge()
-            self._rounds.clear()
-
-    def interrupted(self) -> None:
-        """What comes next cannot be timed from what was last."""
-        self._before_s = None
+            self._rounds = self._guessed = self._right = 0
 
     def _judge(self) -> None:
-        round_s = median(seconds for seconds, _ in self._rounds)
-        tokens = mean(tokens for _, tokens in self._rounds)
-        step_s = median(self._steps_s)
-        cost_s = self._read_s + ROUNDS * (round_s - step_s * tokens)
-        self._read_s = 0.0
-        if round_s <= step_s * tokens:
+        if self._right >= self._cost * self._guessed:
             self._rest_next = REST_TOKENS
             return
-        self._rest = max(self._rest_next, int(cost_s / (TRIAL_SHARE * step_s)))
-        self._rest_next = 2 * self._rest
-        self._given_up = self._rest > REST_TOKENS_MAX
-        log.info(
-            "draft.given_up" if self._given_up else "draft.rests",
-            token_ms=round(1000 * round_s / tokens, 2),
-            without_ms=round(1000 * step_s, 2),
-            tokens=None if self._given_up else self._rest,
-        )
+        self._rest = self._rest_next
+        self._rest_next = min(2 * self._rest_next, REST_TOKENS_MAX)
+        log.info("draft.rests", tokens=self._rest, guessed=self._guessed, right=self._right)
