@@ -40,7 +40,7 @@ def find_removal(app: App, model: str, revision: str | None) -> Removal:
     """
     for hub_dir in app.home.hub_dirs:
         folder = hub_dir / f"models--{model.replace('/', '--')}"
-        if folder.is_dir() and "--" not in model and not model.startswith("."):
+        if _is_there(folder) and "--" not in model and not model.startswith("."):
             removal = _removal(model, hub_dir, folder, revision)
             _check_unused(app, removal)
             return removal
@@ -121,6 +121,17 @@ def _check_unused(app: App, removal: Removal) -> None:
                 hint=f"unload it first: mlxctl unload {resident.name}",
                 field="model",
             )
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether the folder is there in just this spelling, also where case does not matter: what
+    is in memory is known by it."""
+    try:
+        return any(
+            entry.name == folder.name and entry.is_dir() for entry in folder.parent.iterdir()
+        )
+    except OSError:
+        return False
 
 
 def _goes(path: str, removal: Removal) -> bool:

@@ -261,7 +261,7 @@ async def _running(kernel: Kernel, clock: Clock, home: Home) -> AsyncIterator[No
     awake = Awake(awake_command(sys.platform, os.getpid()))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(kernel.run)
-        tasks.start_soon(see_to, lambda: kernel.pool, awake, home.logs_dir)
+        tasks.start_soon(see_to, lambda: kernel.pool, awake, home.logs_dir, home.run_dir)
         tasks.start_soon(watch_machine, kernel.carry_out, clock, read_pressure)
         yield
         tasks.cancel_scope.cancel()

@@ -19,7 +19,11 @@ LOOKS_A_LOG: Final = 12
 
 
 async def see_to(
-    pool: Callable[[], Pool], awake: Awake, logs_dir: Path, every_s: float = LOOK_EVERY_S
+    pool: Callable[[], Pool],
+    awake: Awake,
+    logs_dir: Path,
+    run_dir: Path,
+    every_s: float = LOOK_EVERY_S,
 ) -> None:
     """Keep the machine awake while models work, and their logs small, until cancelled."""
     with awake:
@@ -29,7 +33,7 @@ async def see_to(
             if at_work or awake.is_held:
                 await anyio.to_thread.run_sync(awake.keep, at_work)
             if look % LOOKS_A_LOG == 0:
-                await anyio.to_thread.run_sync(bound_logs, logs_dir)
+                await anyio.to_thread.run_sync(bound_logs, logs_dir, run_dir)
 
 
 def is_at_work(pool: Pool) -> bool:

@@ -103,7 +103,7 @@ def _ttl_changed(pool: Pool, event: m.ModelTtlChanged) -> Pool:
 
 def _quarantined(pool: Pool, event: m.ModelQuarantined) -> Pool:
     before = pool.failures.get(event.key) or Failures(
-        reason="crashed", message=event.message, identity=""
+        model=event.model, reason="crashed", message=event.message, identity=""
     )
     failures = {
         **pool.failures,
@@ -129,6 +129,7 @@ def failed(
     if reason == "crashed":
         crashes = (*crashes, at_ms)[-CRASHES_KEPT:]
     failures = Failures(
+        model=model.name,
         reason=reason,
         message=message,
         identity=model.identity,

@@ -162,17 +162,16 @@ def _refuse_late(draft: Draft) -> None:
         if waiter.deadline_at_ms is None or waiter.deadline_at_ms > draft.now_ms:
             continue
         name = waiter.option.model.name
-        waited_s = (draft.now_ms - waiter.since_ms) / 1000
+        waited_ms = draft.now_ms - waiter.since_ms
+        waited = f"{waited_ms / 1000:.0f} s" if waited_ms >= 1000 else f"{waited_ms} ms"
         after_ms = retry_after_ms(draft.pool, draft.now_ms)
         if isinstance(draft.pool.slots.get(waiter.option.model.key), Loading):
             code = Code.DEADLINE
-            message = (
-                f"{name} was still loading after {waited_s:.0f} s; the load goes on, ask again"
-            )
+            message = f"{name} was still loading after {waited}; the load goes on, ask again"
         else:
             code = Code.BUSY
             held = what_holds(draft.pool, waiter, draft.now_ms)
-            message = f"{name} was not loaded within {waited_s:.0f} s: {held}"
+            message = f"{name} was not loaded within {waited}: {held}"
         refuse(draft, waiter, code, message, retry_after_ms=after_ms)
 
 
@@ -188,6 +187,10 @@ def what_holds(pool: Pool, waiter: m.Waiter, now_ms: int) -> str:
         return "another model is being loaded; ask again"
     if any(isinstance(slot, Draining | Stopping) for slot in pool.slots.values()):
         return "models that are being unloaded are not gone yet; ask again"
+    if isinstance(make_room(pool, waiter.option, 0, now_ms), Fits | Evict):
+        if pool.waiters and pool.waiters[0].ticket != waiter.ticket:
+            return "others wait for room before it; ask again"
+        return "there was no time to begin its load; ask again, and wait for longer"
     room = make_room(pool, waiter.option, MIN_RESIDENCY_MS, now_ms)
     if isinstance(room, Evict):
         young = ", ".join(victim.tenant.model.name for victim in room.victims)

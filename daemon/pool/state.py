@@ -46,7 +46,7 @@ CRASHES_KEPT: Final = 64
 """More crashes than this in a window are not told apart; also the most that count."""
 
 
-STATE_VERSION: Final = 6
+STATE_VERSION: Final = 7
 """Of the pool as it stands in snapshots; raised with any change of its shape or of
 ``evolve``. Snapshots of another version are ignored, and the log replayed instead."""
 
@@ -199,11 +199,13 @@ class Failures(msgspec.Struct, frozen=True, kw_only=True):
     """What went wrong with a model.
 
     Attributes:
+        model: Its name.
         crashed_at_ms: Times of crashes, oldest first, at most ``CRASHES_KEPT``.
         identity: With ``reason`` incompatible: the files that were found so.
         loading: The last crash was while loading, not while serving.
     """
 
+    model: str
     reason: FailureReason
     message: str
     identity: str

@@ -8,7 +8,7 @@ import anyio.to_thread
 from msgspec.structs import replace
 
 from daemon.models.facts import Inspections, describe
-from daemon.models.resolve import Registry, Target
+from daemon.models.resolve import Registry, Target, model_key
 from daemon.pool.messages import Model, Option, PassedOver, Terms
 from daemon.pool.state import Pool
 from daemon.server.fitting import Room, room_for
@@ -76,23 +76,25 @@ class Catalog:
         names[name, needs] = (anyio.current_time() + NAMES_AGE_S, choice)
         return choice
 
-    async def register(self, name: str, path: str) -> None:
+    async def register(self, name: str, path: str, pool: Pool) -> None:
         """Make ``name`` mean the folder ``path`` from now on.
 
         Raises:
             MlxdError: The folder is no model, or the name is taken by another.
         """
         _check_path(path)
+        _check_name_free(name, path, pool)
         await _in_time(lambda: self._register(name, path), name)
         self._names = {}
 
-    async def options_at(self, name: str, path: str) -> Choice:
+    async def options_at(self, name: str, path: str, pool: Pool) -> Choice:
         """What :meth:`options` would say if ``name`` were registered for ``path``.
 
         Raises:
             MlxdError: As :meth:`register`.
         """
         _check_path(path)
+        _check_name_free(name, path, pool)
 
         def read() -> Choice:
             self._check_folder(name, path)
@@ -184,6 +186,21 @@ def _check_path(path: str) -> None:
             f"a model folder is an absolute path of at most {PATH_MAX} characters: {path!r}",
             field="path",
         )
+
+
+def _check_name_free(name: str, path: str, pool: Pool) -> None:
+    """One name, one model: that of another folder may be in memory, or be waited for."""
+    there = [slot.tenant.model for slot in pool.slots.values()]
+    coming = [waiter.option.model for waiter in pool.waiters]
+    for model in (*there, *coming):
+        if model.name == name and model_key(model.path) != model_key(path):
+            hint = f"unload it first (mlxctl unload {name}), or give this folder another name"
+            raise MlxdError(
+                Code.CONFLICT,
+                f"{name!r} is the name of a model in memory, {model.path}; {hint}",
+                hint=f"{hint} with --name",
+                field="model",
+            )
 
 
 def _check_needs(model: Model, needs: tuple[str, ...]) -> None:

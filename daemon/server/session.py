@@ -261,7 +261,7 @@ class Session:
 
     async def _load(self, request: c.LoadModel, flight: _InFlight) -> None:
         if request.path is not None:
-            await self._context.catalog.register(request.model, request.path)
+            await self._context.catalog.register(request.model, request.path, self._kernel.pool)
         options, passed_over = await self._context.catalog.options(request.model, ())
         deadline_ms = request.deadline_ms
         make = partial(
@@ -281,7 +281,7 @@ class Session:
         if request.path is None:
             choice = await catalog.options(request.model, ())
         else:
-            choice = await catalog.options_at(request.model, request.path)
+            choice = await catalog.options_at(request.model, request.path, self._kernel.pool)
         return estimate_view(request, choice, client, self._kernel.pool, self._kernel.now_ms())
 
     async def _acquire(self, request: c.AcquireLease, flight: _InFlight) -> None:

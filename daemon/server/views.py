@@ -145,8 +145,12 @@ def _warnings(pool: Pool, read_only: str | None) -> tuple[str, ...]:
     over_bytes = committed_bytes(pool) - pool.budget_bytes
     if over_bytes > 0:
         warnings.append(f"models claim {format_bytes(over_bytes)} more than the budget")
-    quarantined = [f.message for f in pool.failures.values() if f.quarantined]
-    return (*warnings, *(f"a model is quarantined: {message}" for message in quarantined))
+    quarantined = [
+        f"{f.model} is quarantined: {f.message}; `mlxctl unquarantine {f.model}` lets it try again"
+        for f in pool.failures.values()
+        if f.quarantined
+    ]
+    return (*warnings, *quarantined)
 
 
 def _resident(pool: Pool, key: str, slot: Slot) -> c.ResidentModel:

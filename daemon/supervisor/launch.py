@@ -90,7 +90,7 @@ class Launcher(msgspec.Struct, frozen=True):
             process.stdin.write(f"{worker}\n".encode())
 
     def _start(self, name: str, arguments: Sequence[str], stdin: int) -> subprocess.Popen[bytes]:
-        bound_logs(self.logs_dir)
+        bound_logs(self.logs_dir, self.run_dir)
         with self._log_of(name).open("ab") as log:
             return subprocess.Popen(
                 [*self.command, *arguments, "--run-dir", os.fspath(self.run_dir)],
@@ -106,17 +106,21 @@ class Launcher(msgspec.Struct, frozen=True):
         return self.logs_dir / f"worker-{name}.log"
 
 
-def bound_logs(logs_dir: Path) -> None:
+def bound_logs(logs_dir: Path, run_dir: Path) -> None:
     """Keep the newest worker logs, and of a long one the end.
 
-    They are written in append mode, so that one which is cut back goes on behind that. What
-    cannot be done is left: a spare's is renamed at any moment, and a disk can be full.
+    A worker that has its lock keeps its log, however long ago it last wrote. Logs are written
+    in append mode, so that one which is cut back goes on behind that. What cannot be done is
+    left: a spare's is renamed at any moment, and a disk can be full.
     """
     logs = sorted(logs_dir.glob("worker-*.log"), key=_changed_at)
-    for log in logs[: -LOGS_MAX + 1]:
+    living = {lock.stem.removeprefix("w-") for lock in run_dir.glob("w-*.lock")}
+    old = logs[: -LOGS_MAX + 1]
+    gone = [log for log in old if log.stem.removeprefix("worker-") not in living]
+    for log in gone:
         with suppress(OSError):
             log.unlink()
-    for log in logs[-LOGS_MAX + 1 :]:
+    for log in set(logs) - set(gone):
         with suppress(OSError):
             cut_back(log, LOG_BYTES_MAX, LOG_BYTES_MAX // 4)
 

@@ -28,7 +28,9 @@ async def test_awake_while_a_model_is_lent_and_no_longer(tmp_path: Path) -> None
             asker, model, kernel = Asker(daemon), fake_model(home, "parrot"), daemon.kernel
             await asker.load(model)
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(see_to, lambda: kernel.pool, awake, home.logs_dir, 0.01)
+                tasks.start_soon(
+                    see_to, lambda: kernel.pool, awake, home.logs_dir, home.run_dir, 0.01
+                )
                 granted = await asker.acquire(model)
                 assert isinstance(granted, m.AnswerGranted)
                 assert is_at_work(kernel.pool)
@@ -53,7 +55,7 @@ async def test_a_long_log_of_a_running_worker_is_cut_back(
     empty = Pool(limits=Limits(budget_bytes=1))
     log.write_text("line\n" * (LOG_BYTES_MAX // 4))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(see_to, lambda: empty, Awake(None), tmp_path, 0.001)
+        tasks.start_soon(see_to, lambda: empty, Awake(None), tmp_path, tmp_path, 0.001)
         await anyio.to_thread.run_sync(
             eventually, lambda: log.stat().st_size, lambda size: size <= LOG_BYTES_MAX
         )

@@ -7,7 +7,7 @@ import msgspec
 
 from daemon.pool.state import STATE_VERSION, Pool
 
-SHAPES = {6: "9c62d1324fcefe29"}
+SHAPES = {7: "e726dbe2329d7e93"}
 """A digest of the pool's shape, by the version of its snapshots."""
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import anyio
 import anyio.lowlevel
@@ -14,6 +15,7 @@ from daemon.server import catalog as catalog_module
 from daemon.server.catalog import Catalog, Choice
 from daemon.wire.errors import Code, MlxdError
 from daemon.wire.settings import ModelSettings, Settings
+from tests.contract.tiny import build_text_model
 from tests.daemon.running import temporary_home
 
 pytestmark = pytest.mark.anyio
@@ -106,3 +108,17 @@ async def test_what_is_wrong_with_a_draft_is_said_of_its_model() -> None:
         (known,) = await catalog.known(EMPTY)
     assert known.problem is not None
     assert "a draft guesses for text models" in known.problem
+
+
+async def test_a_name_is_one_models_while_it_is_in_memory(catalog: Catalog, tmp_path: Path) -> None:
+    one, other = (build_text_model(tmp_path / name) for name in ("one", "other"))
+    await catalog.register("dup", str(one), EMPTY)
+    pool = holding(await catalog.options("dup", ()))
+    await catalog.register("dup", str(one), pool)
+    for ask in (catalog.register, catalog.options_at):
+        with pytest.raises(MlxdError, match="unload it first") as caught:
+            await ask("dup", str(other), pool)
+        assert caught.value.code is Code.CONFLICT
+    assert await catalog.key_of("dup", pool) == str(one)
+    await catalog.register("dup", str(other), EMPTY)
+    assert await catalog.key_of("dup", EMPTY) == str(other)

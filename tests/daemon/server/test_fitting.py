@@ -77,7 +77,11 @@ def test_behind_a_pinned_model_it_never_fits() -> None:
 def test_a_quarantined_model_is_not_tried() -> None:
     failures = {
         "/m1": Failures(
-            reason="crashed", message="m1 crashed 5 times", identity="", quarantined=True
+            model="m1",
+            reason="crashed",
+            message="m1 crashed 5 times",
+            identity="",
+            quarantined=True,
         )
     }
     found = room_for(pool(failures=failures), option(1))

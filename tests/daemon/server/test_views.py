@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from daemon.pool import messages as m
-from daemon.pool.state import Limits, Pool, Residue, Spare
+from daemon.pool.state import Failures, Limits, Pool, Residue, Spare
 from daemon.server.views import Facts, status_view
 from daemon.wire.control import StatusView
 from tests.daemon.pool.world import GB, World, option
@@ -34,10 +34,16 @@ def test_what_is_not_well_is_said_with_what_follows() -> None:
         pressure="hard",
         stopping="SIGTERM",
         residues={"w1": Residue(residue_bytes=3 * 10**9, boot_id="b")},
+        failures={
+            "/m": Failures(
+                model="org/m", reason="crashed", message="signal 9", identity="", quarantined=True
+            )
+        },
     )
     said = "\n".join(view(pool, read_only="no space").warnings)
     for words in ("no space", "SIGTERM", "mlxctl safe-mode clear", "idle models are evicted"):
         assert words in said
+    assert "org/m is quarantined: signal 9; `mlxctl unquarantine org/m`" in said
     assert "3.00 GB" in said or "3 GB" in said
     assert view(pool).budget_bytes == 7 * 10**9
 

@@ -38,15 +38,17 @@ def test_logs_are_bounded_in_number_and_size(tmp_path: Path) -> None:
         log = tmp_path / f"worker-w{number}.log"
         log.write_text("x")
         os.utime(log, (number, number))
+    (tmp_path / "w-w2.lock").touch()
     newest = tmp_path / f"worker-w{launch.LOGS_MAX + 4}.log"
     with newest.open("ab") as writer:
         writer.write(b"line\n" * (launch.LOG_BYTES_MAX // 5))
         writer.write(b"the last\n")
         writer.flush()
-        bound_logs(tmp_path)
+        bound_logs(tmp_path, tmp_path)
         writer.write(b"goes on\n")
     left = list(tmp_path.glob("worker-*.log"))
-    assert len(left) == launch.LOGS_MAX - 1
+    assert len(left) == launch.LOGS_MAX - 1 + 1
+    assert (tmp_path / "worker-w2.log").exists(), "its worker lives"
     assert not (tmp_path / "worker-w5.log").exists()
     lines = newest.read_text().splitlines()
     assert lines[-2:] == ["the last", "goes on"]
@@ -60,7 +62,7 @@ def test_a_log_that_cannot_be_looked_at_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "worker-w1.log").mkdir()
     long = tmp_path / "worker-w2.log"
     long.write_bytes(b"line\n" * launch.LOG_BYTES_MAX)
-    bound_logs(tmp_path)
+    bound_logs(tmp_path, tmp_path)
     assert long.stat().st_size <= launch.LOG_BYTES_MAX // 4
 
 
