@@ -355,6 +355,29 @@ def test_pictures_of_earlier_turns_are_not_encoded_again(
 
 
 @pytest.mark.parametrize("kind", ["vision"])
+def test_a_row_with_pictures_that_is_put_back_sees_them_again(
+    open_bench: Callable[..., Bench],
+) -> None:
+    narrow = open_bench(kv_tokens=1024, context_tokens=1024, kv_bytes=0)
+    wide = open_bench(kv_tokens=4096, context_tokens=1024, kv_bytes=0)
+    requests = [
+        msgspec.structs.replace(
+            with_pictures(picture(color, (64, 48)), TextPart("Compare.".ljust(150, "."))),
+            max_tokens=320,
+            sampling=NO_END,
+        )
+        for color in ("red", "blue")
+    ]
+    expected = [alone(wide, request).text for request in requests]
+    assert expected[0] != expected[1]
+    older, younger = (narrow.ask(request) for request in requests)
+    narrow.run(older)
+    assert 200 < younger.deltas[-1].tokens < 320, "it ran beside the older one, then made room"
+    narrow.run(younger)
+    assert [older.text, younger.text] == expected
+
+
+@pytest.mark.parametrize("kind", ["vision"])
 def test_marks_typed_by_a_user_are_refused(bench: Bench) -> None:
     with pytest.raises(MlxdError, match="image_pad"):
         bench.engine.submit(1, with_pictures(TextPart("<|image_pad|>")))

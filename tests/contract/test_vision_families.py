@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
+import mlx.core as mx
 import pytest
 from mlx_lm.tokenizer_utils import PreTrainedTokenizerFast
 from PIL import Image
@@ -15,6 +17,8 @@ from daemon.models.inspect import inspect_folder
 from daemon.wire.data import ChatMessage, Generate, ImagePart, TextPart
 from daemon.wire.errors import Code, MlxdError
 from daemon.worker.engines import REGISTRY
+from daemon.worker.engines.images import decode_images
+from daemon.worker.engines.visionpictures import PictureLine
 from tests.contract.bench import NO_END, Answer, Bench, alone, begin
 from tests.contract.families import FAMILIES, build_family
 
@@ -147,6 +151,74 @@ def test_a_batch_answers_as_each_alone(open_bench: Callable[[], Bench]) -> None:
     bench.run(*together)
     assert [answer.text for answer in together] == single
     assert any(len(answer.deltas) > 1 for answer in together), "streamed, not sent as one"
+
+
+def line(bench: Bench) -> PictureLine:
+    """The pictures of its rows, in line or in the batch."""
+    held: PictureLine = bench.engine._generator._pictures  # type: ignore[attr-defined]
+    return held
+
+
+def pictured() -> list[Generate]:
+    return [
+        asks(user(ONE, ASK)),
+        asks(user(OTHER, TextPart("And this?"))),
+        asks(user(ONE, TextPart("and"), OTHER, TextPart("which is larger?"))),
+        asks(user(TextPart("Is it red?"), OTHER)),
+    ]
+
+
+def test_rows_in_line_hold_tensors_within_a_bound(
+    open_bench: Callable[[], Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, requests = open_bench(), pictured()
+    expected = [alone(bench, request) for request in requests]
+    mx.synchronize()
+    bench.engine.trim()
+    before = mx.get_active_memory()
+    first = bench.ask(requests[0])
+    bound = line(bench).tensors_bytes
+    assert 0 < bound <= mx.get_active_memory() - before
+    monkeypatch.setattr("daemon.worker.engines.visionpictures.TENSORS_BYTES_MAX", bound)
+    held = mx.get_active_memory()
+    answers = [first, *(bench.ask(request) for request in requests[1:])]
+    assert line(bench).tensors_bytes == bound
+    assert mx.get_active_memory() == held, "nothing else holds them either"
+    bench.run(*answers)
+    assert line(bench).tensors_bytes == line(bench).files_bytes == 0
+    for answer, other in zip(answers, expected, strict=True):
+        assert (answer.text, prompt_tokens(answer)) == (other.text, prompt_tokens(other))
+        assert voice(answer) == pytest.approx(voice(other), abs=1e-3)
+
+
+def test_pictures_that_cannot_be_read_again_fail_their_row_alone(
+    open_bench: Callable[[], Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, requests = open_bench(), pictured()
+    expected = alone(bench, requests[0])
+    monkeypatch.setattr("daemon.worker.engines.visionpictures.TENSORS_BYTES_MAX", 0)
+    kept, lost = (bench.ask(request) for request in requests[:2])
+    monkeypatch.setattr("daemon.worker.engines.images.PIXELS_MAX", 1)
+    bench.run(kept, lost)
+    assert lost.fail is not None
+    assert lost.fail.fault.code is Code.WORKER_FAILED
+    assert "at most" in lost.fail.fault.message
+    assert kept.text == expected.text
+    assert line(bench).tensors_bytes == line(bench).files_bytes == 0
+
+
+def test_decoded_pictures_do_not_wait_with_their_row(open_bench: Callable[[], Bench]) -> None:
+    bench = open_bench()
+    work = bench.engine.ahead(pictured()[2])
+    assert work is not None
+    prepared = work()
+    assert isinstance(prepared, Generate)
+    pictures = [ref(image) for image in decode_images(prepared.messages or ())]
+    answer = bench.ask(prepared)
+    del work, prepared
+    assert [picture() for picture in pictures] == [None, None]
+    bench.run(answer)
+    assert answer.done is not None
 
 
 def test_a_mark_typed_by_a_user_is_refused(folder: Path, open_bench: Callable[[], Bench]) -> None:

@@ -25,7 +25,7 @@ Image.MAX_IMAGE_PIXELS = None
 
 
 class DecodedPart(ImagePart, frozen=True):
-    """A picture of a request, decoded before the model's thread sees it; ``data`` is empty."""
+    """A picture of a request, decoded before the model's thread sees it."""
 
     image: Image.Image
 
@@ -48,12 +48,23 @@ def decoded_ahead(messages: Sequence[ChatMessage]) -> tuple[ChatMessage, ...]:
         msgspec.structs.replace(
             message,
             parts=tuple(
-                DecodedPart(b"", next(images)) if isinstance(part, ImagePart) else part
+                DecodedPart(part.data, next(images)) if isinstance(part, ImagePart) else part
                 for part in message.parts
             ),
         )
         for message in messages
     )
+
+
+def image_files(messages: Sequence[ChatMessage] | None) -> tuple[bytes, ...]:
+    """Every picture of a conversation, in order, as it was sent."""
+    parts = (part for one in messages or () for part in one.parts)
+    return tuple(part.data for part in parts if isinstance(part, ImagePart))
+
+
+def decode_again(files: Sequence[bytes]) -> list[Image.Image]:
+    """What :func:`decode_images` gave for the pictures of these :func:`image_files`."""
+    return [_decode(file, "messages") for file in files]
 
 
 def decode_images(messages: Sequence[ChatMessage]) -> list[Image.Image]:

@@ -287,6 +287,7 @@ class Rows:
             return self._advance(row, [one for one in results if isinstance(one, Token)])
         del self._running[last.uid]
         log.error("request.failed", request=row.request_id, exc_info=last.error)
+        _let_go(last.error)
         return self._failure(row, failed("starting the request", last.error))
 
     def _advance(self, row: Row, tokens: list[Token]) -> Emission | None:
@@ -354,6 +355,12 @@ class Rows:
 
     def _failure(self, row: Row, fault: Fault) -> Emission:
         return Emission(row.request_id, (Fail(fault=fault),), row.usage(self._clock()))
+
+
+def _let_go(error: Exception) -> None:
+    """Drop the frames that a logged error holds: with them rows, and what rows hold, would stay
+    until cycles are collected, since the error is in a list that those frames know."""
+    error.__traceback__ = error.__context__ = error.__cause__ = None
 
 
 def _by_row(tokens: Sequence[Token | RowFailed]) -> dict[int, list[Token | RowFailed]]:

@@ -1,8 +1,9 @@
 """Vision-language models, on mlx_vlm's continuous batching."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import msgspec
 from mlx_lm import tokenizer_utils
 from mlx_lm.utils import load_tokenizer
 from mlx_vlm.utils import load, prepare_inputs, should_add_special_tokens
+from PIL.Image import Image
 
 from daemon.wire.data import Begin, ChatMessage, CountTokens, Generate, WorkRequest
 from daemon.worker.engines.answers import calls_tools, make_output
@@ -28,10 +30,17 @@ from daemon.worker.engines.conversation import (
 from daemon.worker.engines.drawing import make_drawing
 from daemon.worker.engines.folder import read_json
 from daemon.worker.engines.generating import GeneratingEngine, Generator
-from daemon.worker.engines.images import decode_images, decoded_ahead, has_images
+from daemon.worker.engines.images import (
+    decode_again,
+    decode_images,
+    decoded_ahead,
+    has_images,
+    image_files,
+)
 from daemon.worker.engines.memo import TowerMemo
 from daemon.worker.engines.rows import Row
 from daemon.worker.engines.visionbatch import VisionDecoder, VisionInputs
+from daemon.worker.engines.visionpictures import PictureLine, Pictures, Tensors
 from daemon.worker.engines.weights import read_weights
 
 
@@ -113,6 +122,7 @@ class _VisionGenerator(Generator):
         self._vocabulary = Vocabulary(tokenizer, vocabulary(config, len(tokenizer)))
         self._defaults = read_json(Path(begin.path) / "generation_config.json") or {}
         self._marks = _picture_marks(processor)
+        self._pictures = PictureLine()
 
     def ahead(self, request: WorkRequest) -> Callable[[], WorkRequest] | None:
         if not isinstance(request, Generate | CountTokens) or not has_images(request.messages):
@@ -123,9 +133,15 @@ class _VisionGenerator(Generator):
 
     def prepare(self, request: Generate) -> Row:
         check_request(request, tools=calls_tools(self._tokenizer))
-        prompt, tensors = self._prompt(request)
+        files = image_files(request.messages)
+        self._pictures.check_room(files)
+        prompt, tensors, text = self._prompt(request)
         tokens_max = answer_tokens(request, len(prompt), self._context_tokens)
         drawing = make_drawing(request, prompt, self._tokenizer, self._defaults, self._vocabulary)
+        pictures = None
+        if files:
+            pictures = Pictures(files, partial(self._tensors, text))
+            self._pictures.add(pictures, tensors)
         call_id = f"call_{os.urandom(8).hex()}"
         # Not mlx_vlm's own: that one gives nothing out until a space comes.
         detokenizer = self._tokenizer.detokenizer
@@ -140,7 +156,7 @@ class _VisionGenerator(Generator):
                 call_id,
                 self._vocabulary.token_bytes,
             ),
-            extra=VisionInputs(drawing, tensors, request.logprobs),
+            extra=VisionInputs(drawing, pictures, request.logprobs),
             priority=request.priority,
         )
 
@@ -157,15 +173,22 @@ class _VisionGenerator(Generator):
             self._model, self._processor, self._rows_max, self._memo, self._kept_bytes
         )
 
-    def _prompt(self, request: Generate) -> tuple[list[int], dict[str, Any]]:
-        """The prompt's tokens and, if it has pictures, their tensors."""
+    def _prompt(self, request: Generate) -> tuple[list[int], Tensors, str]:
+        """The prompt's tokens and, if it has pictures, their tensors and the text about them."""
         if isinstance(request.prompt, str):
-            return list(self._tokenizer.encode(request.prompt)), {}
+            return list(self._tokenizer.encode(request.prompt)), {}, ""
         if request.prompt is not None:
-            return prompt_ids(request.prompt, self._vocabulary.size), {}
+            return prompt_ids(request.prompt, self._vocabulary.size), {}, ""
         messages = request.messages or ()
         images = decode_images(messages)
         text = self._render(messages, request, len(images))
+        return *self._inputs(text, images), text
+
+    def _tensors(self, text: str, files: Sequence[bytes]) -> Tensors:
+        """Those of :meth:`_prompt` once more, of the same text and pictures."""
+        return self._inputs(text, decode_again(files))[1]
+
+    def _inputs(self, text: str, images: list[Image]) -> tuple[list[int], Tensors]:
         try:
             inputs = prepare_inputs(
                 self._processor,

@@ -15,6 +15,7 @@ from daemon.worker.engines.memo import TowerMemo
 from daemon.worker.engines.prefix import Found, PrefixStore
 from daemon.worker.engines.rows import Row, RowFailed, Token
 from daemon.worker.engines.sampling import GREEDY, forcing
+from daemon.worker.engines.visionpictures import Pictures, Tensors
 from daemon.worker.engines.visionprefix import (
     kept_cache,
     make_vision_store,
@@ -29,14 +30,10 @@ PREFILL_TOKENS: Final = 512
 
 
 class VisionInputs(msgspec.Struct, frozen=True):
-    """What a row needs besides its tokens.
-
-    Attributes:
-        tensors: The processor's output for pictures: pixel values, grids, …
-    """
+    """What a row needs besides its tokens; ``pictures`` if it has any."""
 
     drawing: Drawing
-    tensors: dict[str, Any]
+    pictures: Pictures | None
     logprobs: int | None = None
 
 
@@ -240,7 +237,8 @@ class VisionDecoder:
 
     def _hand_over(self, uid: int, row: Row) -> None:
         inputs: VisionInputs = row.extra
-        prompt = self._embed(row.prompt + row.decoded, inputs.tensors)
+        tensors = {} if inputs.pictures is None else inputs.pictures.take()
+        prompt = self._embed(row.prompt + row.decoded, tensors)
         found = self._find(prompt)
         if not row.decoded:
             row.cached = found.tokens
@@ -261,7 +259,7 @@ class VisionDecoder:
         found = self._store.find(prompt.names)
         return found if usable(prompt.names, found.tokens, prompt.embedded) else Found()
 
-    def _embed(self, tokens: list[int], tensors: dict[str, Any]) -> _Prompt:
+    def _embed(self, tokens: list[int], tensors: Tensors) -> _Prompt:
         """Pictures and tokens as embeddings, and the positions that go with them."""
         ids, mask = mx.array([tokens]), mx.ones((1, len(tokens)))
         rest = {key: value for key, value in tensors.items() if key != "pixel_values"}

@@ -8,7 +8,13 @@ from PIL import Image
 
 from daemon.wire.data import ChatMessage, ImagePart, TextPart
 from daemon.wire.errors import Code, MlxdError
-from daemon.worker.engines.images import decode_images, decoded_ahead, has_images
+from daemon.worker.engines.images import (
+    decode_again,
+    decode_images,
+    decoded_ahead,
+    has_images,
+    image_files,
+)
 
 
 def encoded(image: Image.Image, format_: str = "PNG", **options: Any) -> bytes:
@@ -99,8 +105,22 @@ def test_what_was_decoded_ahead_comes_out_in_order_and_is_not_decoded_again() ->
     assert not has_images(None)
     sizes = [image.size for image in decode_images(ahead)]
     assert sizes == [(8, 4), (3, 5), (8, 4)]
-    parts = [part for message in ahead for part in message.parts if isinstance(part, ImagePart)]
-    assert {part.data for part in parts} == {b""}, "so that nothing is left to decode"
+    once, again = decode_images(ahead), decode_images(ahead)
+    assert all(image is same for image, same in zip(once, again, strict=True))
+
+
+def test_files_stay_with_what_was_decoded_ahead_and_give_the_same_again() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    messages = (*said(encoded(RED)), *said(encoded(RED, "JPEG", exif=exif), encoded(RED, "GIF")))
+    ahead = decoded_ahead(messages)
+    assert image_files(ahead) == image_files(messages)
+    again = decode_again(image_files(ahead))
+    assert [image.tobytes() for image in again] == [
+        image.tobytes() for image in decode_images(messages)
+    ]
+    assert [image.size for image in again] == [(8, 4), (4, 8), (8, 4)]
+    assert image_files(None) == ()
 
 
 def test_bounds_hold_for_what_is_decoded_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
