@@ -93,7 +93,7 @@ class App:
 
     def show_json(self, shape: Mapping[str, Any]) -> None:
         """Print one JSON object on a line of its own."""
-        self.write(msgspec.json.encode(shape).decode() + "\n")
+        self.write(_as_json(shape) + "\n")
 
     def write(self, text: str) -> None:
         """Print exactly ``text``, at once; on a terminal control codes are made harmless."""
@@ -117,7 +117,7 @@ class App:
         """Report a failure on stderr: a sentence and the next step, or a JSON object."""
         if self.as_json:
             shape = {"v": 1, "error": msgspec.to_builtins(fault)}
-            self.note(msgspec.json.encode(shape).decode())
+            self.note(_as_json(shape))
             return
         self.note(f"mlxctl: {fault.message}")
         if fault.hint and fault.hint not in fault.message:
@@ -125,3 +125,13 @@ class App:
 
     def _is_terminal(self, stream: TextIO) -> bool:
         return stream.isatty() and self.environ.get("TERM") != "dumb"
+
+
+def _as_json(shape: Mapping[str, Any]) -> str:
+    try:
+        return msgspec.json.encode(shape).decode()
+    except UnicodeEncodeError:  # a name that is no text: "?" for what is none of it
+        import json  # noqa: PLC0415
+
+        text = json.dumps(msgspec.to_builtins(shape), ensure_ascii=False, separators=(",", ":"))
+        return text.encode(errors="replace").decode()

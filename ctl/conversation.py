@@ -10,6 +10,7 @@ import msgspec
 from daemon.wire import data as d
 from daemon.wire.bounds import out_of_bounds
 from daemon.wire.errors import Code, MlxdError
+from daemon.wire.framing import checked_utf8
 
 COMMANDS: Final[dict[str, str]] = {
     "/image FILE": "show the model a picture with the next message; may be repeated",
@@ -41,6 +42,8 @@ class Conversation:
     Attributes:
         images: Pictures that go with the next message.
         stop: Texts to stop at.
+
+    Whatever takes a text raises ``invalid_request`` if it is not UTF-8.
     """
 
     def __init__(
@@ -52,14 +55,14 @@ class Conversation:
         stop: tuple[str, ...] = (),
     ) -> None:
         self.images = images
-        self.stop = stop
-        self._system = system
+        self.stop = tuple(map(checked_utf8, stop))
+        self._system = None if system is None else checked_utf8(system)
         self._settings = {name: v for name, v in (settings or {}).items() if v is not None}
         self._turns: list[d.ChatMessage] = []
 
     def ask(self, text: str) -> None:
         """Add what the user says, with the pictures that wait."""
-        parts: tuple[d.ContentPart, ...] = (*self.images, d.TextPart(text=text))
+        parts: tuple[d.ContentPart, ...] = (*self.images, d.TextPart(text=checked_utf8(text)))
         self._turns.append(d.ChatMessage(role="user", parts=parts))
         self.images = ()
 
@@ -96,7 +99,7 @@ class Conversation:
 
     def set_system(self, text: str) -> str:
         """Say what the model should be; what is said about it."""
-        self._system = text or None
+        self._system = checked_utf8(text) or None
         return f"system: {text}" if text else "no system message"
 
     def set(self, name: str, value: str) -> str:

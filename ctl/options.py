@@ -79,6 +79,9 @@ class Never(enum.Enum):
 NEVER: Final = Never.NEVER
 
 
+SHORTEST_IDLE_S: Final = 0.001
+
+
 class IdleTime(click.ParamType[float | Never]):
     """Seconds, or "never"."""
 
@@ -89,7 +92,10 @@ class IdleTime(click.ParamType[float | Never]):
     ) -> float | Never:
         if value in ("never", NEVER):
             return NEVER
-        return DURATION.convert(value, param, ctx)
+        idle_s = DURATION.convert(value, param, ctx)
+        if 0 < idle_s < SHORTEST_IDLE_S:  # it would be counted as no time at all
+            self.fail(f"{value!r} is less than 1 ms, the shortest time", param, ctx)
+        return idle_s
 
 
 DURATION: Final = Duration()

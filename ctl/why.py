@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
+from shlex import quote
 from typing import Any, Final
 
 import msgspec
@@ -122,6 +123,8 @@ class Explainer:
         if model.state != "loading":
             yield self._use(model)
             yield self._protection(model)
+            if self._known is not None and self._known.problem:
+                yield f"Requests for it are refused, as its files are now: {self._known.problem}"
         yield from self._crashes()
         yield from self._history()
 
@@ -239,7 +242,8 @@ class Explainer:
         else:
             reason = leaving.event["reason"]
             by = f", by {leaving.cause['client']}" if leaving.cause.get("client") else ""
-            yield f"Unloaded at {self._when(leaving)}: {_UNLOADED.get(reason, reason)}{by}."
+            how = "Unloading since" if self._resident else "Unloaded at"
+            yield f"{how} {self._when(leaving)}: {_UNLOADED.get(reason, reason)}{by}."
         if left is not None:
             took = format_duration_ms(left.at_ms - leaving.at_ms)
             freed = format_bytes(left.event["freed_bytes"])
@@ -255,7 +259,8 @@ class Explainer:
             why = _EVICTED_FOR.get(event["reason"], str(event["reason"])).format(**event)
         clients = event.get("for_clients") or [leaving.cause.get("client")]
         who = f", for {', '.join(clients)}" if clients[0] else ""
-        yield f"Evicted at {self._when(leaving)}: {why}{who}."
+        how = "Being evicted since" if self._resident else "Evicted at"
+        yield f"{how} {self._when(leaving)}: {why}{who}."
         if event["reason"] == "request":
             return
         yield f"The rule: {event['rule']}. These were looked at:"
@@ -283,7 +288,7 @@ class Explainer:
             yield f"Quarantined at {self._when(story.quarantine)}: {message}."
             yield f"When the cause is mended: mlxctl unquarantine {name}"
         elif self._known is None:
-            yield "No model of that name is on disk now (mlxctl models lists what is)."
+            yield self._unknown()
         elif waiting := [one for one in self._status.queue if one.model == name]:
             waited = format_duration_ms(self._now_ms - waiting[0].since_ms)
             verb = "waits" if len(waiting) == 1 else "wait"
@@ -300,6 +305,14 @@ class Explainer:
             )
         else:
             yield f"The next request for it loads it, or: mlxctl load {name}"
+
+    def _unknown(self) -> str:
+        """The name is nobody's; what it was last loaded from may be a folder of the user's own."""
+        load, name = self._story.load, self._story.name
+        if load is None:
+            return "No model of that name is on disk now (mlxctl models lists what is)."
+        again = f"mlxctl load {quote(load.event['model']['path'])} --name {quote(name)}"
+        return f"mlxd knows no model of that name now; from where it was loaded: {again}"
 
     def _never_loaded(self) -> Iterator[str]:
         story = self._story

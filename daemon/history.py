@@ -12,10 +12,12 @@ from daemon.pool.state import Limits, Pool
 from daemon.server.views import Facts, status_view
 from daemon.wire import control as c
 from daemon.wire.errors import Code, MlxdError
-from daemon.wire.moments import parse_moment_ms
+from daemon.wire.moments import HINT, parse_moment_ms
 
 SEQ_DIGITS_MAX: Final = 11
 """Longer numbers are Unix milliseconds."""
+AHEAD_MS_MAX: Final = 10_000
+"""A moment so little in the future is taken for now: clocks differ."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -51,11 +53,21 @@ def parse_place(text: str, now_ms: int) -> Place:
     """What a person means by "17", "2h" or "2026-09-21 14:30".
 
     Raises:
-        MlxdError: ``invalid_request`` if it is neither a record nor a moment.
+        MlxdError: ``invalid_request`` if it is neither a record nor a moment, ``not_found``
+            if it is a moment that has not come.
     """
     if text.isascii() and text.isdigit() and len(text) <= SEQ_DIGITS_MAX:
         return Place(seq=int(text))
-    return Place(at_ms=parse_moment_ms(text, now_ms))
+    try:
+        at_ms = parse_moment_ms(text, now_ms)
+    except MlxdError as error:
+        hint = f"{HINT}, or the number of a record"
+        message = f"{text!r} is not a moment; {hint}"
+        raise MlxdError(Code.INVALID_REQUEST, message, hint=hint) from error
+    if at_ms > now_ms + AHEAD_MS_MAX:
+        hint = "give a moment that is past, with its date unless it was today"
+        raise MlxdError(Code.NOT_FOUND, f"{text!r} has not come yet; {hint}", hint=hint)
+    return Place(at_ms=at_ms)
 
 
 def fold(records: Iterable[Record], place: Place, snapshot: Snapshot | None = None) -> Past:

@@ -6,15 +6,18 @@ It reads beside a running daemon and changes nothing. Exit codes are those of ``
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 import msgspec
 
 from daemon.clock import Clock
+from daemon.eventlog.audit import scan_patiently
 from daemon.eventlog.disk import OsDisk
-from daemon.eventlog.errors import LogError
+from daemon.eventlog.errors import Damage, LogError
 from daemon.eventlog.log import EventLog
 from daemon.eventlog.opening import Covers
+from daemon.eventlog.segment import segment_name, segments_in
 from daemon.eventlog.snapshot import Snapshot
 from daemon.film import film
 from daemon.history import fold, parse_place, view_of
@@ -40,10 +43,10 @@ def at_command(home: Home, place: str, _as_json: bool) -> None:
     """What ``mlxctl status --json`` would have said then."""
     with failures():
         where = parse_place(place, Clock().now_ms())
-        with open_log(home.events_dir, where.holds) as (log, snapshot):
+        with open_log(home.events_dir, where.holds) as (log, snapshot, damage):
             after = snapshot.position.seq if snapshot is not None else 0
             view = view_of(fold(log.replay(after), where, snapshot), where, str(home.root))
-    click.echo(msgspec.json.encode(versioned(view)))
+    _print(versioned(view), damage)
 
 
 @history_group.command("film", help="The pool after each of many records, as JSON Lines.")
@@ -54,10 +57,10 @@ def at_command(home: Home, place: str, _as_json: bool) -> None:
 def film_command(home: Home, after: int | None, before: int | None, limit: int) -> None:
     """Without ``--after`` the last records; nothing is there if none lie between."""
     with failures():
-        with open_log(home.events_dir) as (log, _):
+        with open_log(home.events_dir) as (log, _, _):
             last = log.position.seq if before is None else min(log.position.seq, before - 1)
         first = max(0, last - limit) if after is None else after
-        with open_log(home.events_dir, lambda at: at.seq <= first) as (log, snapshot):
+        with open_log(home.events_dir, lambda at: at.seq <= first) as (log, snapshot, _):
             records = log.replay(snapshot.position.seq if snapshot is not None else 0)
             for still in film(records, first, min(last, first + limit), snapshot):
                 click.echo(msgspec.json.encode(still))
@@ -73,35 +76,69 @@ def simulate_command(
     home: Home, budget: str | None, policy: str, since: str | None, _as_json: bool
 ) -> None:
     """Loads, evictions and waits: recorded, replayed, and under these rules."""
-    with failures(), open_log(home.events_dir) as (log, _):
+    with failures(), open_log(home.events_dir) as (log, _, damage):
         budget_bytes = None if budget is None else parse_bytes(budget, field="budget")
         rules = parse_policy(policy, budget_bytes)
         since_ms = 0 if since is None else parse_moment_ms(since, Clock().now_ms())
         comparison = compare(log.replay(), rules, since_ms)
-    click.echo(msgspec.json.encode({"v": 1, **msgspec.to_builtins(comparison)}))
+    _print({"v": 1, **msgspec.to_builtins(comparison)}, damage)
+
+
+class Opened(NamedTuple):
+    """A log to read, the snapshot to begin with, and what is wrong behind the log's end."""
+
+    log: EventLog
+    snapshot: Snapshot | None
+    damage: Damage | None
 
 
 @contextmanager
-def open_log(
-    folder: Path, covers: Covers = lambda _: False
-) -> Iterator[tuple[EventLog, Snapshot | None]]:
+def open_log(folder: Path, covers: Covers = lambda _: False) -> Iterator[Opened]:
     """The log in ``folder`` for reading, beside a daemon that writes it or without one.
 
     With it comes the newest snapshot that ``covers`` takes; as a rule none is wanted.
+    Damage that the daemon's next start would set aside is no failure: the log ends there.
+    What is ``not_found`` in the block may lie behind it, and the message says so.
 
     Raises:
         MlxdError: ``not_found`` if there is none.
-        LogError: It is damaged.
+        LogError: It is damaged in another way.
     """
     if not folder.is_dir():
         raise MlxdError(Code.NOT_FOUND, f"there is no event log in {folder}")
     log, report = EventLog.open(
         folder, OsDisk(), state_version=STATE_VERSION, writable=False, covers=covers
     )
+    damage = report.torn and _lasting(folder, report.torn)
     try:
-        yield log, report.snapshot
+        yield Opened(log, report.snapshot, damage)
+    except MlxdError as error:
+        if damage is None or error.code is not Code.NOT_FOUND:
+            raise
+        raise MlxdError(error.code, f"{error.fault.message}; {_left_out(damage)}") from error
     finally:
         log.close()
+
+
+def _lasting(folder: Path, torn: Damage) -> Damage | None:
+    """``torn``, unless a daemon was just writing that line."""
+    disk = OsDisk()
+    first = max(seq for seq in segments_in(disk, folder) if seq <= torn.seq)
+    return scan_patiently(disk, folder / segment_name(first), first).damage
+
+
+def _left_out(damage: Damage) -> str:
+    return (
+        f"from record {damage.seq} on the event log cannot be read ({damage.why}), and is left "
+        "out; all of the damage: mlxctl log verify"
+    )
+
+
+def _print(answer: dict[str, Any], damage: Damage | None) -> None:
+    """One JSON object, and on stderr what it does not hold."""
+    if damage is not None:
+        click.echo(f"mlxd: {_left_out(damage)}", err=True)
+    click.echo(msgspec.json.encode({**answer, "damage": damage}))
 
 
 @contextmanager

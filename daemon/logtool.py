@@ -5,6 +5,7 @@ The program's entry point adds :data:`log_group` to its own and passes a
 Exit codes are those of ``mlxctl`` (:data:`daemon.wire.errors.HANDLING`).
 """
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from daemon.eventlog.archive import ExportReport, export
 from daemon.eventlog.audit import RepairReport, VerifyReport, repair, verify
 from daemon.eventlog.disk import OsDisk
 from daemon.eventlog.errors import LogBusy, LogError
+from daemon.eventlog.segment import segments_in
+from daemon.eventlog.snapshot import snapshots_in
 from daemon.wire.errors import HANDLING, Code
 from daemon.wire.paths import Home
 from daemon.wire.units import counted, format_bytes
@@ -80,11 +83,16 @@ def _existing(ctx: click.Context, events: Path | None) -> Path:
     if events is None and home is None:
         raise click.UsageError("name the folder of the log with --events")
     folder = events or (home.events_dir if home else Path())
-    if not folder.is_dir():
+    # The empty folder of a service that has just been installed is a log without records.
+    if not folder.is_dir() or (events is not None and not _holds_log(events)):
         raise _failure(
             f"there is no event log in {folder}; name its folder with --events", Code.NOT_FOUND
         )
     return folder
+
+
+def _holds_log(folder: Path) -> bool:
+    return bool(segments_in(OsDisk(), folder) or snapshots_in(OsDisk(), folder))
 
 
 @contextmanager
@@ -107,8 +115,10 @@ def _failure(message: str, code: Code) -> click.exceptions.Exit:
 
 def _print(report: Any, as_json: bool, text: str) -> None:
     if as_json:
-        text = msgspec.json.encode({"v": 1, **msgspec.to_builtins(report)}).decode()
-    click.echo(text)
+        shape = {"v": 1, **msgspec.to_builtins(report)}
+        text = json.dumps(shape, ensure_ascii=False, separators=(",", ":"))
+    # A path may hold bytes that are no text: "?" stands for each.
+    click.echo(text.encode(errors="replace").decode())
 
 
 def _verify_text(report: VerifyReport) -> str:
@@ -131,11 +141,16 @@ def _verify_text(report: VerifyReport) -> str:
 def _repair_text(report: RepairReport) -> str:
     if report.damage is None:
         return "nothing to repair"
-    lost = f"records {report.lost_from_seq} to {report.lost_to_seq} or later"
+    size = f"({counted(report.lost_bytes, 'byte')})"
+    first, last = report.lost_from_seq, report.lost_to_seq
+    if last > first:
+        lost = f"records {first} to {last} or later {size} are no longer part of the log; they are"
+    else:
+        lost = f"everything from record {first} on {size} is no longer part of the log; it is"
     return "\n".join(
         [
             f"damage: {report.damage}",
-            f"{lost} ({report.lost_bytes} bytes) are no longer part of the log; they are kept in:",
+            f"{lost} kept in:",
             *[f"  {name}" for name in report.set_aside],
         ]
     )

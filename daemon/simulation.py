@@ -44,24 +44,29 @@ def parse_policy(text: str, budget_bytes: int | None = None) -> Rules:
     """The rules that ``text`` names.
 
     Raises:
-        MlxdError: ``invalid_request`` if it names none.
+        MlxdError: ``invalid_request`` if it names none, or two of a kind that differ.
     """
     rules = Rules(budget_bytes=budget_bytes)
-    for part in text.split(","):
-        word, _, value = part.strip().partition("=")
+    given: dict[bool, str] = {}
+    for part in map(str.strip, text.split(",")):
+        word, _, value = part.partition("=")
+        before = given.setdefault(word == "ttl", part)
         if word in _POLICIES and not value:
             rules = msgspec.structs.replace(rules, policy=_POLICIES[word])
         elif word == "ttl" and value:
             ttl_ms = round(parse_duration_s(value, field="policy") * 1000)
             rules = msgspec.structs.replace(rules, ttl_ms=ttl_ms)
         else:
-            raise MlxdError(
-                Code.INVALID_REQUEST,
-                f"{part.strip()!r} is not a policy; {POLICY_HINT}",
-                hint=POLICY_HINT,
-                field="policy",
-            )
+            raise _bad_policy(f"{part!r} is not a policy")
+        if before != part:
+            raise _bad_policy(f"{before!r} and {part!r} contradict each other")
     return rules
+
+
+def _bad_policy(why: str) -> MlxdError:
+    return MlxdError(
+        Code.INVALID_REQUEST, f"{why}; {POLICY_HINT}", hint=POLICY_HINT, field="policy"
+    )
 
 
 def compare(records: Iterable[Record], rules: Rules, since_ms: int) -> Comparison:

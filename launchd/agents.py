@@ -151,14 +151,7 @@ def bridge_agent(home: Home, python: Path, http: HttpSettings, environment: Envi
     Raises:
         MlxdError: ``invalid_request`` if a path is not absolute, or the port is 0.
     """
-    if http.port == 0:
-        hint = "set http.port in config.toml"
-        raise MlxdError(
-            Code.INVALID_REQUEST,
-            f"a service needs a port that clients can know, not 0; {hint}",
-            hint=hint,
-            field="http.port",
-        )
+    check_port(http)
     host = http.host.strip("[]")
     address = AddressSocket(
         sock_node_name=host, sock_service_name=str(http.port), sock_family=_family(host)
@@ -171,6 +164,22 @@ def bridge_agent(home: Home, python: Path, http: HttpSettings, environment: Envi
         sockets=Sockets(http=address),
         abandon_process_group=False,
     )
+
+
+def check_port(http: HttpSettings) -> None:
+    """See whether ``mlx-bridge`` can be a service there.
+
+    Raises:
+        MlxdError: ``invalid_request`` if the port is 0: the system chooses another each time.
+    """
+    if http.port == 0:
+        hint = "set http.port in config.toml"
+        raise MlxdError(
+            Code.INVALID_REQUEST,
+            f"a service needs a port that clients can know, not 0; {hint}",
+            hint=hint,
+            field="http.port",
+        )
 
 
 def service_environment(environ: Mapping[str, str], path: str = SYSTEM_PATH) -> Environment:

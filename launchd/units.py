@@ -10,7 +10,7 @@ from daemon.wire.logs import boot_log
 from daemon.wire.paths import Home
 from daemon.wire.settings import HttpSettings
 from launchd.activation import CONTROL_SOCKET, HTTP_SOCKET
-from launchd.agents import Environment
+from launchd.agents import Environment, check_port
 
 DAEMON_UNIT: Final = "mlxd"
 BRIDGE_UNIT: Final = "mlx-bridge"
@@ -52,8 +52,7 @@ def daemon_units(home: Home, python: Path, environment: Environment) -> Units:
 
 def bridge_units(home: Home, python: Path, http: HttpSettings, environment: Environment) -> Units:
     """The units that run ``mlx-bridge``; arguments and errors as for ``agents.bridge_agent``."""
-    if http.port == 0:
-        raise _bad("http.port", "a service needs a port that clients can know, not 0")
+    check_port(http)
     host = http.host.strip("[]")
     host = {"localhost": "127.0.0.1"}.get(host, host)  # systemd takes addresses, not names
     address = f"[{host}]:{http.port}" if ":" in host else f"{host}:{http.port}"

@@ -37,7 +37,8 @@ Examples:
   mlxctl ttl mlxd/glimpse 90s --json
 
 The model must be in memory. The time counts from its last use; "never" keeps it until it is
-unloaded or its room is needed. Its next load takes the configured time again.
+unloaded or its room is needed. Its next load takes the configured time again. A pinned
+model stays whatever its TTL is.
 """
 _UNQUARANTINE_EPILOG = """\b
 Examples:
@@ -103,6 +104,9 @@ def ttl(app: App, model: str, idle: float | Never) -> None:
         text = f"{name} stays until it is unloaded or its room is needed"
     else:
         text = f"{name} is unloaded after {format_duration_ms(round(ttl_s * 1000))} without use"
+        if not app.as_json and _is_pinned(app, name):
+            rest = text.replace(name, "it", 1)
+            text = f"{name} is pinned, so it stays; unpinned, {rest}"
     _tell(app, text, model=name, ttl_s=ttl_s)
 
 
@@ -124,6 +128,13 @@ def _ask(app: App, request: c.ControlRequest) -> c.Ok:
     from ctl.quick import ask  # noqa: PLC0415
 
     return ask(app, request, c.Ok)
+
+
+def _is_pinned(app: App, name: str) -> bool:
+    from ctl.quick import ask  # noqa: PLC0415
+
+    models = ask(app, c.GetStatus(id=1), c.StatusView).models
+    return any(model.pinned for model in models if model.name == name)
 
 
 def _tell(app: App, text: str, **facts: object) -> None:

@@ -13,6 +13,7 @@ from ctl.options import DURATION, IDLE_TIME, Never, json_option, milliseconds
 from ctl.progress import MODES, Mode, shown_progress
 from daemon.wire import control as c
 from daemon.wire.errors import HANDLING, Code, MlxdError
+from daemon.wire.framing import checked_utf8
 
 if TYPE_CHECKING:
     from daemon.wire.client import Control
@@ -57,7 +58,8 @@ def target_of(model: str, path: str | None, name: str | None, folder: Path) -> T
 
     Raises:
         click.UsageError: The arguments contradict each other.
-        MlxdError: ``not_found`` if the folder does not exist.
+        MlxdError: ``not_found`` if the folder does not exist; ``invalid_request`` if it needs
+            another name than its own, or its path is not UTF-8.
     """
     if not looks_like_folder(model):
         if name is not None:
@@ -66,7 +68,18 @@ def target_of(model: str, path: str | None, name: str | None, folder: Path) -> T
     if path is not None:
         raise click.UsageError("MODEL is a folder already; give a name before --path")
     place = _existing(model, folder)
-    return Target(name or Path(place).name, place)
+    return Target(name or _own_name(place), place)
+
+
+def _own_name(place: str) -> str:
+    """The name of the folder ``place``, if a model can have it."""
+    from daemon.wire.settings import name_problem  # noqa: PLC0415 - only folders need it
+
+    name = Path(place).name
+    if problem := name_problem(name):
+        hint = "give it a name of its own: mlxctl load FOLDER --name NAME"
+        raise MlxdError(Code.INVALID_REQUEST, problem, hint=hint, field="model")
+    return name
 
 
 def _existing(given: str, folder: Path) -> str:
@@ -79,7 +92,7 @@ def _existing(given: str, folder: Path) -> str:
             hint="give the folder that holds the model's config.json",
             field="path",
         )
-    return str(place)
+    return checked_utf8(str(place))
 
 
 @click.command(epilog=_LOAD_EPILOG)

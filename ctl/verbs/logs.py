@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 import click
+import msgspec
 
 from ctl.app import INTERRUPTED_EXIT, App
 from ctl.options import json_option
@@ -19,7 +20,8 @@ Examples:
   mlxctl logs                             the daemon
   mlxctl logs -f                          and what comes
   mlxctl logs bridge -n 200
-  mlxctl logs worker my-model             by its model, or its own name
+  mlxctl logs worker my-model             the last one of a model
+  mlxctl logs worker w7                   by its own name
 
 This is what programs say about their work. What happened to models, and why, is in
 'mlxctl events' and 'mlxctl why'. No log holds prompts or answers.
@@ -82,12 +84,11 @@ def _file(app: App, program: str, name: str) -> Path:
 
 
 def _worker_file(app: App, name: str) -> Path:
-    """By the worker's name, or by the model that it has now."""
+    """By the worker's name, or by the model that it has now or had last."""
     folder = app.home.logs_dir
     workers = {log.stem.removeprefix("worker-"): log for log in folder.glob("worker-*.log")}
-    if name not in workers:
-        name = _worker_of(app, name) or name
-    if name not in workers:
+    worker = name if name in workers else _worker_of(app, name) or _last_worker_of(app, name)
+    if worker is None:
         newest = sorted(workers, key=lambda one: workers[one].stat().st_mtime, reverse=True)
         there = (
             f"there are {', '.join(newest[:8])}, the newest first" if newest else "there are none"
@@ -97,7 +98,14 @@ def _worker_file(app: App, name: str) -> Path:
             f"no log in {folder} is of a worker or model '{name}': {there}",
             field="name",
         )
-    return workers[name]
+    if worker not in workers:
+        raise MlxdError(
+            Code.NOT_FOUND,
+            f"the log of {worker}, the last worker of '{name}', is not in {folder}",
+            hint=f"what the event log says of it: mlxctl why {name}",
+            field="name",
+        )
+    return workers[worker]
 
 
 def _worker_of(app: App, model: str) -> str | None:
@@ -106,8 +114,33 @@ def _worker_of(app: App, model: str) -> str | None:
     try:
         residents = ask(app, c.GetStatus(id=1), c.StatusView).models
     except MlxdError:
-        return None  # without a daemon only the workers' own names are known
+        return None  # without a daemon the event log knows
     return next((one.worker for one in residents if one.name == model), None)
+
+
+def _last_worker_of(app: App, model: str) -> str | None:
+    """The worker of the model's last load, by the event log's files; None if there was none."""
+    segments = sorted(app.home.events_dir.glob("*.jsonl"), reverse=True)
+    workers = (worker for segment in segments for worker in _workers_in(segment, model))
+    return next(workers, None)
+
+
+def _workers_in(segment: Path, model: str) -> list[str]:
+    """Those of the model's loads in one file of the event log, the last one first."""
+    from daemon.wire.records import ModelNames, read_record  # noqa: PLC0415
+
+    names, workers = ModelNames({}), []
+    with segment.open("rb") as lines:
+        for line in lines:
+            if b'"load.started"' not in line:
+                continue
+            try:
+                record = read_record(line.decode())
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                continue  # damage is for 'mlxctl log verify'; here the rest helps all the same
+            loads = (event for event in record.events if event.get("type") == "load.started")
+            workers += [str(load.get("worker")) for load in loads if names.name(load) == model]
+    return workers[::-1]
 
 
 def _print(app: App, lines: list[str]) -> None:

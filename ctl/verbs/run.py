@@ -25,6 +25,15 @@ text, in the order given. The model is loaded if need be. Ctrl-C stops the answe
 """
 
 
+def _no_empty_text(
+    _ctx: click.Context, _param: click.Parameter, stops: tuple[str, ...]
+) -> tuple[str, ...]:
+    """HTTP refuses it, too: no answer can be told to end at nothing."""
+    if "" in stops:
+        raise click.BadParameter("a stop text must not be empty")
+    return stops
+
+
 @click.command(epilog=_EPILOG)
 @click.argument("model")
 @click.argument("prompt", nargs=-1)
@@ -43,7 +52,14 @@ text, in the order given. The model is loaded if need be. Ctrl-C stops the answe
 )
 @click.option("--top-p", type=Bounded("top_p", float), help="Nucleus: above 0, up to 1.")
 @click.option("--seed", type=Bounded("seed", int), help="Draw the same tokens again.")
-@click.option("--stop", "stops", multiple=True, metavar="TEXT", help="Stop before TEXT.")
+@click.option(
+    "--stop",
+    "stops",
+    multiple=True,
+    metavar="TEXT",
+    callback=_no_empty_text,
+    help="Stop before TEXT.",
+)
 @click.option(
     "--timeout", type=DURATION, default="2m", show_default=True, help="Longest wait for the model."
 )

@@ -175,11 +175,12 @@ def find_service(app: App) -> "Service":
 
 
 def _config_problem(app: App) -> MlxdError | None:
-    """What the programs will say of config.toml instead of starting."""
+    """Why the programs would not start as services with config.toml as it is."""
     from daemon.wire.settings import load_settings  # noqa: PLC0415
+    from launchd.agents import check_port  # noqa: PLC0415
 
     try:
-        load_settings(app.home.config_file)
+        check_port(load_settings(app.home.config_file).http)
     except MlxdError as error:
         return error
     return None

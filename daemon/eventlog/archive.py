@@ -39,7 +39,7 @@ def export(disk: Disk, folder: Path, target: Path) -> ExportReport:
             chain still holds. ``NAME.tar.gz``: every file of the log.
 
     Raises:
-        ValueError: ``target`` ends otherwise.
+        ValueError: ``target`` ends otherwise, or its folder takes no file.
         FileExistsError: ``target`` is there; nothing is overwritten.
         OSError: A file cannot be read or written.
     """
@@ -55,7 +55,7 @@ def export(disk: Disk, folder: Path, target: Path) -> ExportReport:
     segments = segments_in(disk, folder)
     scans = [scan_patiently(disk, folder / segment_name(s), s) for s in segments]
     part = target.with_name(f"{target.name}.part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    descriptor = _created(part)
     try:
         with os.fdopen(descriptor, "wb") as out:
             files = fill(disk, folder, scans, out)
@@ -71,6 +71,16 @@ def export(disk: Disk, folder: Path, target: Path) -> ExportReport:
         bytes=target.stat().st_size,
         damages=tuple(scan.damage for scan in scans if scan.damage is not None),
     )
+
+
+def _created(part: Path) -> int:
+    try:
+        return os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise ValueError(
+            f"no file can be made in {part.parent} ({error.strerror}); "
+            "name a TARGET in another folder"
+        ) from error
 
 
 def _fill_lines(disk: Disk, folder: Path, scans: list[Scan], out: IO[bytes]) -> int:

@@ -17,6 +17,7 @@ import msgspec
 from daemon.eventlog.disk import Disk, DiskFile, DiskLock, put_file, write_all
 from daemon.eventlog.errors import (
     NO_SPACE,
+    Damage,
     LogBusy,
     LogWriteFailed,
 )
@@ -49,12 +50,14 @@ class OpenReport(msgspec.Struct, frozen=True, kw_only=True):
         end: After the last record; the caller's clock must not go below ``end.at_ms``.
         snapshot: The newest usable one: replay after its position.
         tail_lost: To be recorded by the caller, if a torn tail was cut off.
+        torn: What is wrong behind ``end``, where a log to read was opened.
         warnings: Snapshots that were ignored, and why.
     """
 
     end: Position
     snapshot: Snapshot | None
     tail_lost: TailLost | None
+    torn: Damage | None
     warnings: tuple[str, ...]
 
     @property
@@ -138,6 +141,7 @@ class EventLog(LogReader):
             end=found.end,
             snapshot=found.snapshot,
             tail_lost=lost,
+            torn=None if writable else found.torn,
             warnings=found.warnings,
         )
         return log, report

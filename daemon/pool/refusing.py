@@ -30,7 +30,11 @@ def refuse(
     message = _with_history(waiter, message)
     if code in _RECORDED:
         record_refusal(draft, waiter.option, waiter.client, code, message)
-    draft.refuse(waiter.ticket, code, message, retry_after_ms=retry_after_ms)
+    # While nothing can be recorded, the disk is at fault, and the message says so.
+    hint = None
+    if code is Code.WORKER_FAILED and draft.pool.read_only is None:
+        hint = f"mlxctl logs worker {waiter.option.model.name}"
+    draft.refuse(waiter.ticket, code, message, hint=hint, retry_after_ms=retry_after_ms)
 
 
 def record_refusal(draft: Draft, option: m.Option, client: str, code: Code, message: str) -> None:

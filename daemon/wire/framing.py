@@ -16,6 +16,9 @@ DATA_FRAME_BYTES_MAX: Final = 64 << 20
 FRAME_TIMEOUT_S: Final = 5.0
 """A started frame must finish within this time."""
 
+NEAR: Final = 30
+"""How many characters are shown on each side of one that is no text."""
+
 GARBLED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding a payload raises that is no message; the last if it is nested too deeply."""
 
@@ -27,15 +30,32 @@ def encode_frame(message: Any, frame_bytes_max: int = DATA_FRAME_BYTES_MAX) -> b
     """One message as the bytes of one frame.
 
     Raises:
-        MlxdError: ``invalid_request`` if the frame would pass ``frame_bytes_max``.
+        MlxdError: ``invalid_request`` if the frame would pass ``frame_bytes_max``, or if
+            something in it is not UTF-8 text.
     """
     buffer = bytearray(_LENGTH.size)
-    _ENCODER.encode_into(message, buffer, _LENGTH.size)
+    try:
+        _ENCODER.encode_into(message, buffer, _LENGTH.size)
+    except UnicodeEncodeError as error:
+        raise _not_utf8(error) from error
     size = len(buffer) - _LENGTH.size
     if size > frame_bytes_max:
         raise _too_large(size, frame_bytes_max)
     _LENGTH.pack_into(buffer, 0, size)
     return bytes(buffer)
+
+
+def checked_utf8(text: str) -> str:
+    """``text``, if a frame can hold it: bytes that are no text Python keeps as surrogates.
+
+    Raises:
+        MlxdError: ``invalid_request`` if it cannot.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise _not_utf8(error) from error
+    return text
 
 
 class FrameReader:
@@ -81,6 +101,12 @@ class FrameReader:
 def _is_one_frame(data: bytes) -> bool:
     length = len(data) - _LENGTH.size
     return length >= 0 and _LENGTH.unpack_from(data)[0] == length
+
+
+def _not_utf8(error: UnicodeEncodeError) -> MlxdError:
+    near = error.object[max(0, error.start - NEAR) : error.start + NEAR]
+    hint = "convert it, or rename the file that is named so"
+    return MlxdError(Code.INVALID_REQUEST, f"{near!r} is not UTF-8 text; {hint}", hint=hint)
 
 
 def _too_large(size: int, bound: int) -> MlxdError:

@@ -8,15 +8,17 @@ from daemon.wire.errors import Code, MlxdError
 from daemon.wire.units import parse_duration_s
 
 _CLOCK: Final = re.compile(r"\d{1,2}:\d{2}(:\d{2})?", re.ASCII)
+FIRST_YEAR: Final = 1970
+"""No log is older; timestamp() fails near the calendar's own beginning."""
 _UNIX_MS: Final = re.compile(r"\d{12,14}", re.ASCII)
 HINT: Final = (
-    'write a time ago such as "2h" or "7d", a time of today such as "14:30", a date and time such '
-    'as "2026-09-21 14:30", or Unix milliseconds'
+    'write a time ago such as "90s", "2h" or "7d", a time of today such as "14:30" or "14:30:05", '
+    'a date and time such as "2026-09-21 14:30", or Unix milliseconds'
 )
 
 
 def parse_moment_ms(text: str, now_ms: int, zone: tzinfo | None = None) -> int:
-    """The moment that ``text`` means, as Unix milliseconds.
+    """The moment that ``text`` means, as Unix milliseconds; 0 for all before 1970.
 
     Args:
         now_ms: What "ago" and "today" count from.
@@ -26,6 +28,15 @@ def parse_moment_ms(text: str, now_ms: int, zone: tzinfo | None = None) -> int:
         MlxdError: ``invalid_request`` if it means none.
     """
     text = text.strip()
+    try:
+        return max(0, _parsed_ms(text, now_ms, zone))
+    except (ValueError, MlxdError) as error:
+        raise MlxdError(
+            Code.INVALID_REQUEST, f"{text!r} is not a moment; {HINT}", hint=HINT
+        ) from error
+
+
+def _parsed_ms(text: str, now_ms: int, zone: tzinfo | None) -> int:
     if _UNIX_MS.fullmatch(text):
         return int(text)
     if _CLOCK.fullmatch(text):
@@ -37,12 +48,9 @@ def parse_moment_ms(text: str, now_ms: int, zone: tzinfo | None = None) -> int:
 
 
 def _moment_ms(text: str, zone: tzinfo | None) -> int:
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise MlxdError(
-            Code.INVALID_REQUEST, f"{text!r} is not a moment; {HINT}", hint=HINT
-        ) from error
+    at = datetime.fromisoformat(text)
+    if at.year < FIRST_YEAR:
+        return 0
     if at.tzinfo is None and zone is not None:
         at = at.replace(tzinfo=zone)  # without one it is local time to timestamp()
     return round(at.timestamp() * 1000)

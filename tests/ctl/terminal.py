@@ -76,8 +76,8 @@ class Terminal:
         assert code is not None
         return code
 
-    def type(self, keys: str) -> None:
-        os.write(self._fd, keys.encode())
+    def type(self, keys: str | bytes) -> None:
+        os.write(self._fd, keys if isinstance(keys, bytes) else keys.encode())
 
     async def interrupt(self) -> None:
         """Ctrl-C, once the program waits for something.

@@ -120,6 +120,34 @@ async def test_a_failed_turn_is_not_remembered_and_the_chat_goes_on(mlxctl: Ctl)
     assert told(daemon.requests[-1]) == [("user", "again")]
 
 
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+async def test_a_line_that_is_no_text_is_not_sent_and_the_chat_goes_on(
+    mlxctl: Ctl, errors: str
+) -> None:
+    mlxctl.always["PYTHONIOENCODING"] = f"utf-8:{errors}"
+    async with (
+        open_fake_daemon(mlxctl.run_dir, FakeModel("tiny", says("So be it."))) as daemon,
+        open_terminal(mlxctl, "run", "tiny") as terminal,
+    ):
+        for keys, said in (
+            (b"gr\xfc\xdfe\n", "is not UTF-8 text; "),
+            (b"/system gr\xfc\n", "is not UTF-8 text; "),
+            (b"/set top_p \xff\n", "top_p is a number, or default; not '?'"),
+            (b"/\xff\n", "there is no /?;"),
+        ):
+            await terminal.until(">>> ")
+            terminal.type(keys)
+            await terminal.until(said)
+        await terminal.until(">>> ")
+        terminal.type("again\n")
+        await terminal.until("So be it.\r\n>>> ")
+        terminal.type("/bye\n")
+        assert await terminal.end() == 0
+
+    [request] = daemon.requests
+    assert told(request) == [("user", "again")]
+
+
 async def test_history_lasts_and_is_nobody_else_s(mlxctl: Ctl) -> None:
     async with open_fake_daemon(mlxctl.run_dir, FakeModel("tiny", says("ok"))) as daemon:
         for keys in ("remember me\n", "\x1b[A\x1b[A\n"):

@@ -3,7 +3,7 @@
 import click
 import pytest
 
-from ctl.options import DURATION, milliseconds
+from ctl.options import DURATION, IDLE_TIME, NEVER, milliseconds
 
 
 def test_durations() -> None:
@@ -18,6 +18,13 @@ def test_durations() -> None:
 def test_no_duration() -> None:
     with pytest.raises(click.BadParameter, match="'soon' is not a duration"):
         DURATION.convert("soon", None, None)
+
+
+def test_an_idle_time_is_never_or_a_millisecond_at_least() -> None:
+    given = ("never", "0", "1ms", "10m")
+    assert [IDLE_TIME.convert(text, None, None) for text in given] == [NEVER, 0.0, 0.001, 600.0]
+    with pytest.raises(click.BadParameter, match=r"'0\.5ms' is less than 1 ms, the shortest time"):
+        IDLE_TIME.convert("0.5ms", None, None)
 
 
 def test_milliseconds() -> None:

@@ -227,6 +227,27 @@ def test_unloaded(reason: m.UnloadReason, cause: m.Cause, told_as: str) -> None:
     assert explanation.sentences()[0] == f"Unloaded at 14:12:20 (1m ago, record 3): {told_as}"
 
 
+def test_leaving_is_not_told_as_done() -> None:
+    unloading = m.UnloadStarted(worker="w1", model="a", reason="request")
+    evicting = m.EvictStarted(
+        worker="w1",
+        model="a",
+        reason="request",
+        wanted="",
+        needed_bytes=0,
+        rule="",
+        candidates=(),
+        for_clients=("mlxctl",),
+    )
+    for started, told_as in (
+        (unloading, "Unloading since 14:12:40 (40s ago, record 3): as asked, by mlxctl."),
+        (evicting, "Being evicted since 14:12:40 (40s ago, record 3): as asked, for mlxctl."),
+    ):
+        explanation = told([*LOADED, (40, PERSON, (started,))], slot(state="draining"))
+        assert explanation.headline == "a is leaving memory."
+        assert explanation.sentences()[-1] == told_as
+
+
 def test_an_eviction_that_was_given_up_is_none() -> None:
     started = m.UnloadStarted(worker="w1", model="a", reason="ttl")
     given_up = m.UnloadAbandoned(worker="w1", model="a", running=1)
@@ -297,6 +318,20 @@ def test_never_loaded_tells_what_is_known() -> None:
         "The next request for it loads it, or: mlxctl load a",
     ]
     assert told([], on_disk=bad).sentences()[-1] == "Its files rule it out: a shard is missing"
-    assert told(LOADED, on_disk=None).sentences()[-1] == (
+    assert told([], on_disk=None).sentences()[-1] == (
         "No model of that name is on disk now (mlxctl models lists what is)."
+    )
+
+
+def test_a_name_that_was_given_by_hand_and_is_forgotten() -> None:
+    assert told(LOADED, on_disk=None).sentences()[-1] == (
+        "mlxd knows no model of that name now; from where it was loaded: mlxctl load /a --name a"
+    )
+
+
+def test_files_that_have_gone_bad_under_a_model_in_memory() -> None:
+    bad = known(name="a", path="/a", problem="a shard is missing")
+    assert (
+        "Requests for it are refused, as its files are now: a shard is missing"
+        in told(LOADED, slot(), on_disk=bad).sentences()
     )

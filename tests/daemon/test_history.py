@@ -119,3 +119,16 @@ def test_an_empty_log() -> None:
 )
 def test_places_as_people_write_them(text: str, place: Place) -> None:
     assert parse_place(text, T0) == place
+
+
+def test_a_moment_that_has_not_come() -> None:
+    assert parse_place("2026-09-21T14:13:25Z", T0) == Place(at_ms=T0 + 5_000), "clocks differ"
+    for text in ("2026-09-21T14:13:31Z", "2030-01-01", str(T0 + 3_600_000)):
+        with pytest.raises(MlxdError, match=f"'{text}' has not come yet") as caught:
+            parse_place(text, T0)
+        assert caught.value.code is Code.NOT_FOUND
+
+
+def test_what_is_no_place() -> None:
+    with pytest.raises(MlxdError, match=r"'1e3' is not a moment; .* or the number of a record"):
+        parse_place("1e3", T0)

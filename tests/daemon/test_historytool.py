@@ -103,6 +103,8 @@ def test_at_a_moment(home: Path) -> None:
     [
         (["at", "99"], 4, "mlxd: the event log holds records 1 to 6, and not 99\n"),
         (["at", "soon"], 2, "mlxd: 'soon' is not a moment;"),
+        (["at", "0001-01-01"], 4, "mlxd: the event log begins later than that\n"),
+        (["at", "9000-01-01"], 4, "mlxd: '9000-01-01' has not come yet;"),
     ],
 )
 def test_what_cannot_be_told(home: Path, arguments: list[str], code: int, said: str) -> None:
@@ -110,6 +112,35 @@ def test_what_cannot_be_told(home: Path, arguments: list[str], code: int, said: 
 
     assert result.exit_code == code
     assert result.output.startswith(said)
+
+
+def test_since_the_first_day_of_the_calendar_is_all(home: Path) -> None:
+    result = run(home, "simulate", "--since", "0001-01-01")
+
+    assert (result.exit_code, result.output) == (0, run(home, "simulate").output)
+
+
+def test_what_cannot_be_read_is_told(home: Path, tmp_path: Path) -> None:
+    segment = max((home / "events").glob("*.jsonl"))
+    harmed = tmp_path / "harmed"
+    (harmed / "events").mkdir(parents=True)
+    text = segment.read_bytes().replace(b'"seq":4,"at_ms":1', b'"seq":4,"at_ms":2', 1)
+    (harmed / "events" / segment.name).write_bytes(text)
+    said = "from record 4 on the event log cannot be read ("
+
+    for asked in (("at", "3"), ("simulate",)):
+        whole, cut = run(home, *asked), run(harmed, *asked)
+        assert (whole.exit_code, whole.stderr, cut.exit_code) == (0, "", 0)
+        assert cut.stderr.startswith(f"mlxd: {said}")
+        assert cut.stderr.endswith("), and is left out; all of the damage: mlxctl log verify\n")
+        assert json.loads(whole.stdout)["damage"] is None
+        assert json.loads(cut.stdout)["damage"]["seq"] == 4
+    beyond = run(harmed, "at", "5")
+    assert (beyond.exit_code, beyond.stdout) == (4, "")
+    assert beyond.stderr.startswith(
+        f"mlxd: the event log holds records 1 to 3, and not 5; {said}"
+    ), "one failure is one sentence"
+    assert run(harmed, "simulate", "--policy", "fifo").stderr.count(said) == 0
 
 
 def test_no_log_and_a_damaged_one(home: Path, tmp_path: Path) -> None:

@@ -58,6 +58,48 @@ def test_damage_is_named_with_the_next_step_and_repaired(events: Path) -> None:
     assert "are no longer part of the log; they are kept in:\n  " in text
 
 
+def test_what_a_repair_took_away_is_told_by_what_is_known(events: Path) -> None:
+    last = max(events.glob("*.jsonl"))
+    last.write_bytes(last.read_bytes() + b'{"seq":')
+    torn = run("repair", "--events", events).output
+    assert (
+        "everything from record 21 on (7 bytes) is no longer part of the log; it is kept in:\n"
+        f"  {last.name}.damaged-1\n"
+    ) in torn
+    for path in events.iterdir():
+        path.unlink()
+    (events / segment_name(1)).write_bytes(b"garbage\n")
+    assert "everything from record 1 on (8 bytes)" in run("repair", "--events", events).output
+
+
+def test_records_that_a_repair_took_away_are_named(events: Path) -> None:
+    first = int(harm(events).stem)
+    text = run("repair", "--events", events).output
+    assert f"\nrecords {first} to 20 or later (" in text
+    assert "are no longer part of the log; they are kept in:\n" in text
+
+
+@pytest.mark.parametrize("verb", ["verify", "export", "repair"])
+def test_a_folder_that_holds_no_log(tmp_path: Path, verb: str) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "notes.jsonl").write_text("{}\n")
+    target = [tmp_path / "copy.jsonl"] if verb == "export" else []
+    result = run(verb, *target, "--events", folder)
+    assert result.exit_code == 4
+    assert result.output == (
+        f"mlxd: there is no event log in {folder}; name its folder with --events\n"
+    )
+    assert [path.name for path in folder.iterdir()] == ["notes.jsonl"]
+    assert not (tmp_path / "copy.jsonl").exists()
+
+
+def test_the_empty_log_of_a_fresh_service_is_good(tmp_path: Path) -> None:
+    (tmp_path / "events").mkdir()
+    result = run("verify", home=tmp_path)
+    assert (result.exit_code, result.output) == (0, "0 records in 0 segments (0 B): good\n")
+
+
 def test_a_torn_tail_is_left_to_the_daemon(events: Path) -> None:
     last = max(events.glob("*.jsonl"))
     last.write_bytes(last.read_bytes()[:-3])
@@ -99,6 +141,14 @@ def test_export_to_an_archive_of_everything(events: Path, tmp_path: Path) -> Non
         assert len(archive.getmembers()) == answer["files"] == len(list(events.iterdir()))
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_target_whose_name_is_no_text(events: Path, tmp_path: Path, form: list[str]) -> None:
+    result = run("export", tmp_path / "caf\udce9.jsonl", "--events", events, *form)
+    assert (result.exit_code, result.exception) == (0, None)
+    assert f"{tmp_path}/caf?.jsonl" in result.output
+    assert (tmp_path / "caf\udce9.jsonl").exists()
+
+
 def test_what_cannot_be_done_is_one_sentence(events: Path, tmp_path: Path) -> None:
     strange = run("export", tmp_path / "log.zip", "--events", events)
     assert (strange.exit_code, "should end in" in strange.output) == (2, True)
@@ -107,7 +157,11 @@ def test_what_cannot_be_done_is_one_sentence(events: Path, tmp_path: Path) -> No
     unnamed = run("verify")
     assert (unnamed.exit_code, "--events" in unnamed.output) == (2, True)
     unwritable = run("export", tmp_path / "no" / "log.jsonl", "--events", events)
-    assert unwritable.exit_code == 1
+    assert unwritable.exit_code == 2
+    assert unwritable.output == (
+        f"mlxd: no file can be made in {tmp_path / 'no'} (No such file or directory); "
+        "name a TARGET in another folder\n"
+    )
     log, _ = EventLog.open(events, OsDisk())
     busy = run("repair", "--events", events)
     assert (busy.exit_code, "stop it first" in busy.output) == (6, True)

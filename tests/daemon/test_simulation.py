@@ -89,6 +89,7 @@ def test_since() -> None:
         ("lru", Rules()),
         ("largest-first", Rules(policy="largest_first")),
         ("ttl=10m", Rules(ttl_ms=600_000)),
+        ("lru,lru", Rules()),
         ("largest-first, ttl=90s", Rules(policy="largest_first", ttl_ms=90_000)),
     ],
 )
@@ -101,3 +102,16 @@ def test_what_is_no_policy(text: str) -> None:
     with pytest.raises(MlxdError) as caught:
         parse_policy(text)
     assert caught.value.code is Code.INVALID_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lru,largest-first", "'lru' and 'largest-first' contradict each other"),
+        ("ttl=1s, lru,ttl=2s", "'ttl=1s' and 'ttl=2s' contradict each other"),
+    ],
+)
+def test_policies_that_contradict_each_other(text: str, said: str) -> None:
+    with pytest.raises(MlxdError, match=said) as caught:
+        parse_policy(text)
+    assert (caught.value.code, caught.value.fault.field) == (Code.INVALID_REQUEST, "policy")

@@ -54,8 +54,9 @@ def test_what_cannot_be_started_is_refused() -> None:
         daemon_units(LINUX, Path("python3"), USUAL)
     with pytest.raises(MlxdError, match="quotes"):
         daemon_units(LINUX, Path("/home/o'neil/bin/python"), USUAL)
-    with pytest.raises(MlxdError, match="port"):
+    with pytest.raises(MlxdError, match="port") as refused:
         bridge_units(LINUX, PYTHON, HttpSettings(port=0), USUAL)
+    assert refused.value.fault.hint == "set http.port in config.toml"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")

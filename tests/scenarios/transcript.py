@@ -229,7 +229,8 @@ def _value(name: str, value: Any) -> str:  # noqa: C901, PLR0911, PLR0912 - one 
             after = (
                 "" if value.retry_after_ms is None else f" retry={value.retry_after_ms / 1000:g}s"
             )
-            return f"{value.code.value}{after} {value.message!r}"
+            hint = "" if value.hint is None else f" hint={value.hint!r}"
+            return f"{value.code.value}{after} {value.message!r}{hint}"
         case m.RequestRefused():
             return f"{value.code} {value.model}"
         case tuple():

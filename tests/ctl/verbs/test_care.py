@@ -8,7 +8,7 @@ import pytest
 from daemon.wire import control as c
 from daemon.wire.errors import Code, Fault
 from tests.ctl.conftest import Ctl
-from tests.ctl.views import known
+from tests.ctl.views import known, resident, status
 from tests.fakes.control import Part, open_scripted_control, says
 
 pytestmark = pytest.mark.anyio
@@ -30,12 +30,6 @@ OK = says(c.Ok(id=0))
             c.UnpinModel(id=1, model="tiny"),
             "tiny is not pinned\n",
             {"v": 1, "model": "tiny", "pinned": False},
-        ),
-        (
-            ["ttl", "tiny", "10m"],
-            c.SetTtl(id=1, model="tiny", ttl_s=600.0),
-            "tiny is unloaded after 10m without use\n",
-            {"v": 1, "model": "tiny", "ttl_s": 600.0},
         ),
         (
             ["ttl", "tiny", "never"],
@@ -64,6 +58,29 @@ async def test_what_is_asked_and_told(
     assert (plain.code, plain.out, plain.err) == (0, text, "")
     assert json.loads(as_json.out) == shape
     assert daemon.requests == [request_, request_]
+
+
+@pytest.mark.parametrize(
+    ("pinned", "text"),
+    [
+        (False, "tiny is unloaded after 10m without use\n"),
+        (
+            True,
+            "tiny is pinned, so it stays; unpinned, it is unloaded after 10m without use\n",
+        ),
+    ],
+)
+async def test_a_ttl_does_nothing_while_a_pin_holds(mlxctl: Ctl, pinned: bool, text: str) -> None:
+    view = status(models=(resident(), resident(name="tiny", pinned=pinned)))
+    script: dict[type[c.Request], Part] = {c.SetTtl: OK, c.GetStatus: says(view)}
+    async with open_scripted_control(mlxctl.socket, script) as daemon:
+        plain = await mlxctl("ttl", "tiny", "10m")
+        as_json = await mlxctl("ttl", "tiny", "10m", "--json")
+
+    assert (plain.code, plain.out, plain.err) == (0, text, "")
+    assert json.loads(as_json.out) == {"v": 1, "model": "tiny", "ttl_s": 600.0}
+    set_ttl = c.SetTtl(id=1, model="tiny", ttl_s=600.0)
+    assert [r for r in daemon.requests if isinstance(r, c.SetTtl)] == [set_ttl] * 2
 
 
 async def test_unquarantine_of_a_model_that_nothing_held_back(mlxctl: Ctl) -> None:

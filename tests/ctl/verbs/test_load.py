@@ -62,6 +62,17 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert caught.value.code is Code.NOT_FOUND
 
 
+@pytest.mark.parametrize("folder", ["new\nline", " spaced"])
+def test_a_folder_whose_name_can_be_no_models(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir()
+    with pytest.raises(MlxdError, match="a model name must not") as caught:
+        target_of(f"./{folder}", None, None, tmp_path)
+    fault = caught.value.fault
+    assert (fault.code, fault.field) == (Code.INVALID_REQUEST, "model")
+    assert fault.hint == "give it a name of its own: mlxctl load FOLDER --name NAME"
+    assert target_of(f"./{folder}", None, "mine", tmp_path).name == "mine"
+
+
 # --- as a process ----------------------------------------------------------------
 
 

@@ -4,11 +4,16 @@ import json
 import signal
 
 import anyio
+import msgspec
 import pytest
 
+from daemon.eventlog.disk import OsDisk
+from daemon.eventlog.log import EventLog
+from daemon.pool.messages import Cause
 from daemon.wire import control as c
 from tests.ctl.conftest import Ctl
 from tests.ctl.views import resident, status
+from tests.daemon.test_history import LOAD, T0
 from tests.fakes.control import open_scripted_control, says
 
 pytestmark = pytest.mark.anyio
@@ -50,6 +55,45 @@ async def test_a_worker_s_by_name_and_by_model(mlxctl: Ctl) -> None:
     assert (by_model.out, by_name.out) == ("two\n", "one\n")
     assert unknown.code == 4
     assert "is of a worker or model '../../etc': there are w" in unknown.err
+
+
+async def test_the_last_worker_of_a_model_that_is_not_resident(mlxctl: Ctl) -> None:
+    """The log of the load that failed, by the event log's files, with a daemon or without."""
+    write_events(mlxctl, ["w7", "w8"], ["w9"])
+    write(mlxctl, "worker-w8.log", "the first load\n")
+    write(mlxctl, "worker-w9.log", "why it failed\n")
+    async with open_scripted_control(mlxctl.socket, {c.GetStatus: says(status())}):
+        with_daemon = await mlxctl("logs", "worker", "a")
+    without = await mlxctl("logs", "worker", "a")
+    other = await mlxctl("logs", "worker", "b")
+    (mlxctl.home / "logs" / "worker-w9.log").unlink()
+    gone = await mlxctl("logs", "worker", "a")
+
+    assert [ended.out for ended in (with_daemon, without)] == ["why it failed\n"] * 2
+    assert other.code == gone.code == 4
+    assert "is of a worker or model 'b': there are w" in other.err
+    assert "the log of w9, the last worker of 'a', is not in" in gone.err
+
+
+async def test_the_last_worker_is_found_in_a_damaged_log(mlxctl: Ctl) -> None:
+    write_events(mlxctl, ["w7"], ["w8", "w9"])
+    write(mlxctl, "worker-w8.log", "what can be read\n")
+    segment = max((mlxctl.home / "events").glob("*.jsonl"))
+    head, _, _ = segment.read_text().rpartition('"worker":"w9"')
+    segment.write_text(head)
+    (mlxctl.home / "events" / "notes.jsonl").write_text("somebody else's\n")
+
+    assert (await mlxctl("logs", "worker", "a")).out == "what can be read\n"
+
+
+def write_events(mlxctl: Ctl, *segments: list[str]) -> None:
+    """A log of loads of one model "a", by these workers."""
+    for workers in segments:
+        log, _ = EventLog.open(mlxctl.home / "events", OsDisk(), segment_bytes_max=1)
+        for worker in workers:
+            log.append(T0, Cause(command="x"), (msgspec.structs.replace(LOAD, worker=worker),))
+        log.commit(sync=True)
+        log.close()
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,13 @@ async def test_every_option_reaches_the_worker(mlxctl: Ctl, tmp_path: Path) -> N
     assert daemon.acquired[0].deadline_ms == 5000
 
 
+async def test_an_empty_stop_text_is_refused_as_http_refuses_it(mlxctl: Ctl) -> None:
+    ended = await mlxctl("run", "tiny", "hi", "--stop", "END", "--stop", "")
+
+    assert (ended.code, ended.out) == (2, "")
+    assert "'--stop': a stop text must not be empty" in ended.err
+
+
 @pytest.mark.parametrize("arguments", [["-"], []])
 async def test_a_prompt_from_stdin(mlxctl: Ctl, arguments: list[str]) -> None:
     async with open_fake_daemon(mlxctl.run_dir, FakeModel("tiny", says("ok"))) as daemon:
@@ -76,6 +83,26 @@ async def test_a_prompt_from_stdin(mlxctl: Ctl, arguments: list[str]) -> None:
     assert ended.code == 0, ended.err
     assert daemon.requests[0].messages is not None
     assert daemon.requests[0].messages[0].parts == (d.TextPart(text="zwei\nZeilen ü\n"),)
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+@pytest.mark.parametrize("arguments", [["-"], [], ["-", "--json"]])
+async def test_a_prompt_from_stdin_that_is_no_text(
+    mlxctl: Ctl, arguments: list[str], errors: str
+) -> None:
+    async with open_fake_daemon(mlxctl.run_dir, FakeModel("tiny", says("ok"))) as daemon:
+        ended = await mlxctl(
+            *("run", "tiny", *arguments),
+            stdin=b"gr\xfc\xdfe",
+            PYTHONIOENCODING=f"utf-8:{errors}",
+        )
+
+    assert (ended.code, ended.out, daemon.acquired) == (2, "", [])
+    said = r"'gr\udcfc\udcdfe' is not UTF-8 text; "
+    if "--json" in arguments:
+        assert json.loads(ended.err)["error"]["message"].startswith(said)
+    else:
+        assert ended.err.startswith(f"mlxctl: {said}")
 
 
 async def test_json_and_stats(mlxctl: Ctl) -> None:

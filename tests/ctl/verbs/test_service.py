@@ -73,5 +73,18 @@ async def test_a_mistake_in_the_settings_is_told_before_anything_ends(
     assert (stop.code, "login session" in stop.err) == (6, True), "stopping needs no settings"
 
 
+async def test_a_port_that_no_service_can_have(mlxctl: Ctl, deaf: Environ) -> None:
+    (mlxctl.home / "config.toml").write_text("[http]\nport = 0\n")
+    status = await mlxctl("service", "status", **deaf)
+    stop = await mlxctl("service", "stop", **deaf)
+    install = await mlxctl("service", "install", "--dry-run", **deaf)
+
+    why = "a service needs a port that clients can know, not 0; set http.port in config.toml"
+    assert (status.code, status.err) == (0, f"mlxctl: {why}\n"), "a look changes nothing"
+    assert status.out.splitlines()[1] == "mlxd        no         no       no      no"
+    assert (stop.code, "login session" in stop.err) == (6, True), "stopping needs no port"
+    assert (install.code, install.err) == (2, f"mlxctl: {why}\n")
+
+
 def plists(deaf: Environ) -> list[Path]:
     return list(Path(deaf["HOME"]).rglob("*.plist"))

@@ -34,9 +34,25 @@ async def test_a_page_and_json(mlxctl: Ctl) -> None:
     assert (shape["recorded"]["loads"], shape["simulated"]["refused"]) == (1, 2)
 
 
+async def test_records_that_cannot_be_read_are_told(mlxctl: Ctl) -> None:
+    segment = max((mlxctl.home / "events").glob("*.jsonl"))
+    segment.write_bytes(segment.read_bytes().replace(b'"seq":5,"at_ms":1', b'"seq":5,"at_ms":2'))
+    simulated, as_json = await mlxctl("simulate"), await mlxctl("simulate", "--json")
+    past = await mlxctl("status", "--at", "4", "--json")
+
+    for ended in (simulated, as_json, past):
+        assert ended.code == 0
+        assert ended.err.startswith("mlxd: from record 5 on the event log cannot be read (")
+        assert ended.err.endswith("left out; all of the damage: mlxctl log verify\n")
+    assert simulated.out.startswith("From 2026-09-21 14:13 to 2026-09-21 14:15: policy lru")
+    for shape in (json.loads(as_json.out), json.loads(past.out)):
+        assert (shape["damage"]["seq"], shape["damage"]["file"]) == (5, str(segment))
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--policy", "lru,largest-first"], "'lru' and 'largest-first' contradict each other; "),
         (["--policy", "fifo"], "'fifo' is not a policy"),
         (["--budget", "much"], "'much' is not a size"),
         (["--since", "soon"], "'soon' is not a moment"),

@@ -61,8 +61,9 @@ async def test_a_worker_that_crashes_while_loading_fails_every_waiter_alike() ->
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(ask)
                 tasks.start_soon(ask)
-            codes = [a.fault.code for a in answers if isinstance(a, m.AnswerRefused)]
-            assert codes == [Code.WORKER_FAILED] * 2
+            faults = [a.fault for a in answers if isinstance(a, m.AnswerRefused)]
+            assert [fault.code for fault in faults] == [Code.WORKER_FAILED] * 2
+            assert {fault.hint for fault in faults} == {"mlxctl logs worker bad"}
             assert daemon.kernel.pool.slots == {}
 
 

@@ -34,11 +34,33 @@ def test_moments(text: str, at_ms: int) -> None:
     assert parse_moment_ms(text, NOW_MS, ZONE) == at_ms
 
 
-@pytest.mark.parametrize("text", ["", "soon", "25:00", "2026-13-01", "-2h", "90", "2 fortnights"])
+NONE = ["", "soon", "25:00", "2026-13-01", "-2h", "90", "2 fortnights", "2h30m", "1e3"]
+
+
+@pytest.mark.parametrize("text", [*NONE, "23:41:00.5"])
 def test_what_is_none(text: str) -> None:
     with pytest.raises(MlxdError) as caught:
         parse_moment_ms(text, NOW_MS, ZONE)
     assert caught.value.code is Code.INVALID_REQUEST
+    assert str(caught.value).startswith(f"{text!r} is not a moment; write a time ago such as ")
+
+
+@pytest.mark.parametrize("zone", [ZONE, timezone(timedelta(hours=-12)), None])
+@pytest.mark.parametrize("text", ["0001-01-01", "1969-07-20", "999999999999d"])
+def test_before_all_logs_is_the_beginning_of_time(text: str, zone: timezone | None) -> None:
+    assert parse_moment_ms(text, NOW_MS, zone) == 0
+
+
+@pytest.mark.parametrize("east", [14, 0, -12])
+def test_the_last_day_of_the_calendar(east: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", f"X{-east}")
+    time.tzset()
+    try:
+        for text in ("9999-12-31", "9999-12-31 23:59:59"):
+            assert parse_moment_ms(text, NOW_MS) > NOW_MS
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_without_a_zone_it_is_local_time(monkeypatch: pytest.MonkeyPatch) -> None:

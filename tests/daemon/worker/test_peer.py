@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from daemon.wire.data import Delta
-from daemon.wire.errors import MlxdError
+from daemon.wire.errors import Code, MlxdError
 from daemon.wire.framing import FrameReader, encode_frame
 from daemon.worker import peer as module
 from daemon.worker.peer import UNREAD_BYTES_MAX, Peer
@@ -42,6 +42,14 @@ async def test_frames_come_whole_however_they_are_cut(ends: tuple[Peer, socket.s
         theirs.send(data[7:])
         theirs.shutdown(socket.SHUT_WR)
     assert received == FrameReader(1000).feed(data)
+
+
+@pytest.mark.parametrize("text", ["caf\udce9", "x" * 10_000 + "\ud800"])
+def test_what_is_not_utf_8_is_no_frame(text: str) -> None:
+    with pytest.raises(MlxdError, match=r"(f.udce9|x.ud800)' is not UTF-8 text; ") as caught:
+        encode_frame(Delta(text=text))
+    assert caught.value.code is Code.INVALID_REQUEST
+    assert len(str(caught.value)) < 200
 
 
 async def test_a_frame_that_never_finishes(
