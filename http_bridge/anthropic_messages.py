@@ -137,7 +137,10 @@ def _places(request: Conversation) -> Places:
             path = f"messages[{index}].content[{at}]"
             if isinstance(block, ImageBlock):
                 pictures.append(f"{path}.source.data")
-            if isinstance(block, ToolUseBlock):
+            elif isinstance(block, ToolResultBlock):
+                found = _pictures_of(block, path)
+                pictures += [f"{inner}.source.data" for inner, _ in found]
+            elif isinstance(block, ToolUseBlock):
                 calls.append(f"{path}.input")
     return Places(pictures=pictures, calls=calls)
 
@@ -243,26 +246,35 @@ def _turns(request: Conversation) -> Iterator[d.ChatMessage]:
 
 
 def _user(turn: UserTurn, path: str) -> Iterator[d.ChatMessage]:
-    """A user's turn, and before what follows them, the results of tools as turns of their own."""
+    """A user's turn, and before what follows them, the results of tools as turns of their own.
+
+    Results that follow each other stay together: their pictures come after the last of them.
+    """
     if isinstance(turn.content, str):
         yield d.ChatMessage(role="user", parts=_texts(turn.content))
         return
     parts: list[d.ContentPart] = []
+    shown: list[d.ContentPart] = []
     for index, block in enumerate(turn.content):
+        where = f"{path}.content[{index}]"
         match block:
             case TextBlock():
-                parts.append(d.TextPart(text=block.text))
+                parts += [*shown, d.TextPart(text=block.text)]
+                shown = []
             case ImageBlock():
-                parts.append(_picture(block, f"{path}.content[{index}].source"))
+                parts += [*shown, _picture(block, f"{where}.source")]
+                shown = []
             case ToolResultBlock():
                 if parts:
                     yield d.ChatMessage(role="user", parts=tuple(parts))
                     parts = []
                 yield _result(block)
+                found = _pictures_of(block, where)
+                shown += [_picture(image, f"{inner}.source") for inner, image in found]
             case _:
                 assert_never(block)
-    if parts:
-        yield d.ChatMessage(role="user", parts=tuple(parts))
+    if parts or shown:
+        yield d.ChatMessage(role="user", parts=(*parts, *shown))
 
 
 def _result(block: ToolResultBlock) -> d.ChatMessage:
@@ -270,6 +282,17 @@ def _result(block: ToolResultBlock) -> d.ChatMessage:
     if block.is_error:
         parts = (d.TextPart(text="Error: "), *parts)
     return d.ChatMessage(role="tool", tool_call_id=block.tool_use_id, parts=parts)
+
+
+def _pictures_of(block: ToolResultBlock, path: str) -> list[tuple[str, ImageBlock]]:
+    """The pictures of a tool's result, and where each stands in the body."""
+    if isinstance(block.content, str):
+        return []
+    return [
+        (f"{path}.content[{at}]", inner)
+        for at, inner in enumerate(block.content)
+        if isinstance(inner, ImageBlock)
+    ]
 
 
 def _picture(block: ImageBlock, path: str) -> d.ImagePart:
@@ -304,7 +327,7 @@ def _assistant(turn: AssistantTurn, path: str) -> d.ChatMessage:
     )
 
 
-def _texts(content: str | tuple[TextBlock, ...]) -> tuple[d.TextPart, ...]:
+def _texts(content: str | tuple[TextBlock | ImageBlock, ...]) -> tuple[d.TextPart, ...]:
     if isinstance(content, str):
         return (d.TextPart(text=content),)
-    return tuple(d.TextPart(text=block.text) for block in content)
+    return tuple(d.TextPart(text=block.text) for block in content if isinstance(block, TextBlock))

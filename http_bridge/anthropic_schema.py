@@ -50,10 +50,13 @@ class ImageBlock(Strict, frozen=True, kw_only=True, tag_field="type", tag="image
 
 
 class ToolResultBlock(Strict, frozen=True, kw_only=True, tag_field="type", tag="tool_result"):
-    """What a tool said; an error reaches the model with "Error: " before its text."""
+    """What a tool said; an error reaches the model with "Error: " before its text.
+
+    Pictures follow the results in a message of the user: few chat templates have any elsewhere.
+    """
 
     tool_use_id: Name
-    content: str | tuple[TextBlock, ...] = ""
+    content: str | tuple[TextBlock | ImageBlock, ...] = ""
     is_error: bool = False
     cache_control: CacheControl | None = None
 

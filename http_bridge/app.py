@@ -155,7 +155,7 @@ def asked_of(request: web.Request) -> security.Asked:
 def _failed(request: web.Request, fault: Fault) -> web.Response:
     return web.Response(
         status=HANDLING[fault.code].http_status,
-        body=error_body(fault, anthropic=_anthropic(request)),
+        body=error_body(fault, anthropic=in_anthropics_form(request)),
         headers=error_headers(fault),
         content_type="application/json",
     )
@@ -164,7 +164,7 @@ def _failed(request: web.Request, fault: Fault) -> web.Response:
 def _refused(request: web.Request, problem: HttpProblem) -> web.Response:
     return web.Response(
         status=problem.status,
-        body=problem_body(problem, anthropic=_anthropic(request)),
+        body=problem_body(problem, anthropic=in_anthropics_form(request)),
         headers=problem.headers,
         content_type="application/json",
     )
@@ -186,6 +186,8 @@ def _unrouted(request: web.Request, error: web.HTTPException) -> web.Response:
     return _refused(request, problem)
 
 
-def _anthropic(request: web.Request) -> bool:
-    """Whether the request was made in Anthropic's protocol, and failures are said in it."""
+def in_anthropics_form(request: web.Request) -> bool:
+    """Whether the request was made in Anthropic's protocol, and is answered in it."""
+    if request.path == "/v1/models" or request.path.startswith("/v1/models/"):
+        return "anthropic-version" in request.headers
     return request.path.startswith("/v1/messages")

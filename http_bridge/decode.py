@@ -8,29 +8,37 @@ import msgspec
 from daemon.wire.bounds import in_plain_words
 from daemon.wire.errors import Code, MlxdError
 from http_bridge.errors import refuse
+from http_bridge.nulls import without_nulls
 
 T = TypeVar("T")
 
 _AT: Final = re.compile(r"^(?P<reason>.*?) - at (?:`key` in )?`\$\.?(?P<path>.*)`$", re.DOTALL)
 _NAMED: Final = re.compile(r"(?P<what>unknown|missing required) field `(?P<field>[^`]*)`$")
+_BOM: Final = b"\xef\xbb\xbf"
+_ESCAPE: Final = re.compile(rb"\\(?:u([0-9a-fA-F]{4})|.)", re.DOTALL)
 _JSON_WORDS: Final = (("`array`", "a list"), ("`object`", "an object"), ("`str`", "a string"))
 
 
 def decode_body(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """The Struct that a JSON body means.
+    """The Struct that a JSON body means; members that are null count as absent.
 
     Raises:
         MlxdError: ``invalid_request``; ``field`` is the path of the value at fault, such as
             ``messages[1].content[0].image_url.url``.
     """
+    body = body.removeprefix(_BOM)
     try:
-        return decoder.decode(body)
+        try:
+            return decoder.decode(body)
+        except msgspec.ValidationError:
+            # Rarely sent, so that bodies which decode at once pay nothing for it.
+            kept = without_nulls(msgspec.json.decode(body), decoder.type)
+            return msgspec.convert(kept, decoder.type, str_keys=True)
     except msgspec.ValidationError as error:
         raise _explained(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise MlxdError(
-            Code.INVALID_REQUEST, f"the body is not valid JSON: {error}; send a JSON object"
-        ) from error
+        reason = _half_pair(body) or f"{error}; send a JSON object"
+        raise MlxdError(Code.INVALID_REQUEST, f"the body is not valid JSON: {reason}") from error
     except RecursionError as error:
         raise MlxdError(
             Code.INVALID_REQUEST, "the body is nested too deeply; send a flatter JSON object"
@@ -48,7 +56,7 @@ def convert_part(value: Any, kind: Any, path: str) -> Any:
         MlxdError: ``invalid_request``; ``field`` begins with ``path``.
     """
     try:
-        return msgspec.convert(value, kind)
+        return msgspec.convert(without_nulls(value, kind), kind)
     except msgspec.ValidationError as error:
         raise _explained(str(error), path) from error
 
@@ -63,6 +71,27 @@ def check_portable(value: Any, field: str) -> None:
         msgspec.msgpack.encode(value)
     except (OverflowError, RecursionError) as error:
         raise refuse(field, "holds a number of more than 64 bits; send it as text") from error
+
+
+def _half_pair(body: bytes) -> str | None:
+    """What is wrong with a body that escapes half of a character, which no text can hold."""
+    high: re.Match[bytes] | None = None
+    for escape in _ESCAPE.finditer(body):
+        unit = int(escape[1], 16) if escape[1] else 0
+        pairs = high is not None and escape.start() == high.end() and 0xDC00 <= unit <= 0xDFFF
+        if high is not None and not pairs:
+            return _half(high)
+        if 0xDC00 <= unit <= 0xDFFF and not pairs:
+            return _half(escape)
+        high = escape if 0xD800 <= unit <= 0xDBFF else None
+    return None if high is None else _half(high)
+
+
+def _half(escape: re.Match[bytes]) -> str:
+    return (
+        f"{escape[0].decode()} at byte {escape.start()} is half of a surrogate pair, and no "
+        "character; send whole characters"
+    )
 
 
 def _explained(message: str, prefix: str = "") -> MlxdError:

@@ -79,13 +79,22 @@ def problem_body(problem: HttpProblem, *, anthropic: bool = False) -> bytes:
     """The JSON body that reports what HTTP refused."""
     if anthropic:
         return _json.encode(_anthropic(problem.status, str(problem)))
+    return _json.encode(_problem(problem))
+
+
+def _problem(problem: HttpProblem) -> dict[str, Any]:
     error = {
         "message": str(problem),
         "type": _kind(problem.status),
         "param": None,
         "code": problem.code,
     }
-    return _json.encode({"error": error})
+    return {"error": error}
+
+
+def unread_body(problem: HttpProblem) -> bytes:
+    """The JSON body where the path, and so the protocol, is not known: one that both read."""
+    return _json.encode({"type": "error", **_problem(problem)})
 
 
 def error_headers(fault: Fault) -> dict[str, str]:

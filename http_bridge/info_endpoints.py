@@ -10,7 +10,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from daemon.wire.errors import Code, Fault, MlxdError
 from http_bridge import openapi, security, views
-from http_bridge.app import Handler, asked_of
+from http_bridge.anthropic_models import model_info, model_page
+from http_bridge.app import Handler, asked_of, in_anthropics_form
 from http_bridge.link import DaemonLink
 from http_bridge.pool_metrics import PoolMetrics, PoolReader
 
@@ -52,12 +53,16 @@ class InfoEndpoints:
             "openapi": self._describe,
         }
 
-    async def _models(self, _request: web.Request) -> web.Response:
-        return _json(views.model_list(await self._link.models()))
+    async def _models(self, request: web.Request) -> web.Response:
+        known = await self._link.models()
+        if in_anthropics_form(request):
+            return _json(model_page(known, request.query))
+        return _json(views.model_list(known))
 
     async def _model(self, request: web.Request) -> web.Response:
-        known = await self._link.models()
-        return _json(views.model_object(views.find_model(known, request.match_info["id"])))
+        found = views.find_model(await self._link.models(), request.match_info["id"])
+        shown = model_info if in_anthropics_form(request) else views.model_object
+        return _json(shown(found))
 
     async def _healthz(self, request: web.Request) -> web.Response:
         try:

@@ -183,7 +183,8 @@ def _messages(request: ResponsesRequest) -> tuple[d.ChatMessage, ...]:
         return (*messages, _said("user", request.input))
     for index, value in enumerate(request.input):
         path = f"input[{index}]"
-        item: Item = convert_part({"type": "message", **value}, Item, path)
+        kind = "message" if value.get("type") is None else value["type"]
+        item: Item = convert_part({**value, "type": kind}, Item, path)
         message = _message(item, path)
         if message.role == "assistant" and messages and messages[-1].role == "assistant":
             messages[-1] = _joined(messages[-1], message)

@@ -6,18 +6,24 @@ from typing import Final
 
 from http_bridge.errors import refuse
 
-_DATA_URL: Final = re.compile(r"data:(?P<mime>[^;,]*)(?P<base64>;base64)?,", re.IGNORECASE)
+_DATA_URL: Final = re.compile(
+    r"data:(?P<mime>[^;,]*)(?:;[^;,]*)*?(?P<base64>;base64)?,", re.IGNORECASE
+)
+_HEAD_CHARS: Final = 1024
+_SPACE: Final = re.compile(r"[ \t\n\f\r]+")
 _MIMES: Final = frozenset({"image/png", "image/jpeg", "image/jpg", "image/webp", "image/gif"})
 
 
 def read_data_url(url: str, field: str) -> bytes:
     """The picture file in a base64 ``data:`` URL (RFC 2397); nothing is ever fetched.
 
+    Parameters, such as a charset, say nothing about a picture.
+
     Raises:
         MlxdError: ``invalid_request`` naming ``field``: another scheme, another kind of
             content than PNG, JPEG, WebP and GIF, or text that is not base64.
     """
-    found = _DATA_URL.match(url, 0, 256)
+    found = _DATA_URL.match(url, 0, _HEAD_CHARS)
     if found is None:
         shown = url[:32] + ("…" if len(url) > 32 else "")
         raise refuse(
@@ -46,16 +52,24 @@ def check_mime(mime: str, field: str) -> None:
 
 
 def read_base64(text: str, field: str) -> bytes:
-    """The bytes of a picture.
+    """The bytes of a picture; line ends and other blanks between them do not count.
 
     Raises:
         MlxdError: ``invalid_request`` naming ``field``: not base64, or nothing at all.
     """
     try:
-        data = binascii.a2b_base64(text, strict_mode=True)
+        data = _decoded(text)
     except ValueError as error:
         reason = str(error).rstrip(".").lower()
         raise refuse(field, f"not valid base64 ({reason}); encode the picture again") from error
     if not data:
         raise refuse(field, "holds no bytes; send a picture")
     return data
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        # Few encoders make lines, so that the others need not pay for looking.
+        return binascii.a2b_base64(_SPACE.sub("", text), strict_mode=True)

@@ -19,7 +19,8 @@ from daemon.wire.logs import announce
 from daemon.wire.settings import HttpSettings
 from http_bridge import security
 from http_bridge.app import Bridge
-from http_bridge.bodies import Bodies
+from http_bridge.bodies import STALL_S, Bodies
+from http_bridge.connection import Runner
 from http_bridge.info_endpoints import InfoEndpoints
 from http_bridge.link import open_link
 from http_bridge.media_endpoints import MediaEndpoints
@@ -47,6 +48,7 @@ async def open_bridge(
     stop_grace_s: float = STOP_GRACE_S,
     begin_after_s: float = BEGIN_AFTER_S,
     keep_alive_s: float = KEEP_ALIVE_S,
+    body_stall_s: float = STALL_S,
 ) -> AsyncIterator[tuple[str, int]]:
     """A listening bridge; the daemon need not run yet.
 
@@ -77,7 +79,7 @@ async def open_bridge(
             now_s=lambda: int(datetime.now(UTC).timestamp()),
             new_id=lambda: secrets.token_hex(12),
         )
-        bodies = Bodies(http.body_bytes_max)
+        bodies = Bodies(http.body_bytes_max, body_stall_s)
         bridge = Bridge(
             handlers={
                 **TextEndpoints(serving, bodies, ids).handlers(),
@@ -90,7 +92,7 @@ async def open_bridge(
             metrics=metrics,
             body_bytes_max=http.body_bytes_max,
         )
-        runner = web.AppRunner(
+        runner = Runner(
             bridge.application(),
             access_log=None,
             handler_cancellation=True,

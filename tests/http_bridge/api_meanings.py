@@ -78,7 +78,8 @@ MEANINGS: Final[dict[str, dict[str, str]]] = {
     },
     "MessagesRequest": {
         "messages": "text, image (base64), tool_use, tool_result (an error gets the words "
-        '"Error: " before its text), thinking; the last one is the user\'s',
+        '"Error: " before its text, pictures follow as the user\'s), thinking; the last one is '
+        "the user's",
         "system": "text or text blocks",
         "max_tokens": "required, as Anthropic documents",
         "stop_sequences": "none of them is ever part of the answer; stop_sequence says which it "
@@ -155,6 +156,39 @@ NESTED_REFUSED: Final[dict[str, dict[str, str]]] = {
     "ThinkingAdaptive": {"display": "thinking always comes whole"},
 }
 """Of the shapes inside of requests, by the name of our Struct."""
+
+_FILE: Final = "send its text, or pictures of its pages"
+_REFUSAL: Final = "models here refuse in plain text; send it as text"
+_SAID_ALOUD: Final = "models here read; send its text, see /v1/audio/transcriptions"
+
+KINDS_REFUSED: Final[dict[str, dict[str, str]]] = {
+    "chat: a part": {"file": _FILE, "input_audio": _SAID_ALOUD, "refusal": _REFUSAL},
+    "responses: a part": {"input_file": _FILE, "refusal": _REFUSAL},
+    "responses: a part of `function_call_output`": {
+        "input_file": _FILE,
+        "input_image": "send it in a user's message after the output",
+    },
+    "messages: a block": {
+        "bash_code_execution_tool_result": _SERVER,
+        "code_execution_tool_result": _SERVER,
+        "container_upload": _SERVER,
+        "document": _FILE,
+        "redacted_thinking": "is only readable where it was made; leave it out",
+        "search_result": "send its text",
+        "server_tool_use": _SERVER,
+        "text_editor_code_execution_tool_result": _SERVER,
+        "tool_search_tool_result": _SERVER,
+        "web_fetch_tool_result": _SERVER,
+        "web_search_tool_result": _SERVER,
+    },
+    "messages: a block of `tool_result`": {
+        "browser_state": _SERVER,
+        "document": _FILE,
+        "search_result": "send its text",
+        "tool_reference": _SERVER,
+    },
+}
+"""Kinds of parts that the protocols know, by where they stand."""
 
 _CLOUD: Final = "is about a service that this is not"
 _DEPRECATED: Final = "was replaced by tools and tool_choice"

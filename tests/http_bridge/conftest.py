@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from daemon.wire.settings import HttpSettings
+from http_bridge.bodies import STALL_S
 from http_bridge.run import open_bridge
 from tests.fakes.daemon import FakeDaemon, FakeModel, open_fake_daemon
 
@@ -41,6 +42,7 @@ class OpenSetup(Protocol):
         begin_after_s: float = ...,
         keep_alive_s: float = ...,
         stop_grace_s: float = ...,
+        body_stall_s: float = ...,
     ) -> AbstractAsyncContextManager[Setup]: ...
 
 
@@ -62,6 +64,7 @@ def open_setup(folder: Path) -> OpenSetup:
         begin_after_s: float = 2.0,
         keep_alive_s: float = 5.0,
         stop_grace_s: float = 0.0,
+        body_stall_s: float = STALL_S,
     ) -> AsyncIterator[Setup]:
         async with (
             open_fake_daemon(folder, *models) as fake,
@@ -71,6 +74,7 @@ def open_setup(folder: Path) -> OpenSetup:
                 begin_after_s=begin_after_s,
                 keep_alive_s=keep_alive_s,
                 stop_grace_s=stop_grace_s,
+                body_stall_s=body_stall_s,
             ) as (_, port),
         ):
             setup = Setup(fake, port)

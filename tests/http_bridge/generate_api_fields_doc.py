@@ -11,7 +11,7 @@ import msgspec
 from msgspec import inspect
 
 from http_bridge.routes import ROUTES, Route
-from tests.http_bridge.api_meanings import COMMON, MEANINGS, NESTED_REFUSED, REFUSED
+from tests.http_bridge.api_meanings import COMMON, KINDS_REFUSED, MEANINGS, NESTED_REFUSED, REFUSED
 
 TARGET: Final = Path(__file__).parents[2] / "docs" / "api-fields.md"
 
@@ -19,7 +19,9 @@ INTRODUCTION: Final = """\
 # Fields of the APIs
 
 Every field that is accepted is honoured as this page says; every other one is a 400 that names
-it. `null` means absent. Fields that need a capability are a 400, too, where the model lacks it;
+it. `null` means absent, also of fields that are refused, so that what an SDK's `model_dump()` gives
+can be sent back; in free-form objects (schemas, arguments of tools, `chat_template_kwargs`) it
+stays. Fields that need a capability are a 400, too, where the model lacks it;
 `GET /v1/models` lists what each model can do.
 
 This page is generated: `python -m tests.http_bridge.generate_api_fields_doc`.
@@ -122,10 +124,15 @@ def render() -> str:
 
 def nested() -> str:
     """What the shapes inside of requests do not have."""
+    refused = {PLACES[shape]: fields for shape, fields in NESTED_REFUSED.items()}
+    kinds = {
+        place: {f'"type": "{kind}"': why for kind, why in whys.items()}
+        for place, whys in KINDS_REFUSED.items()
+    }
     rows = [
-        f"| {PLACES[shape]} | `{field}` | {why} |"
-        for shape, refused in NESTED_REFUSED.items()
-        for field, why in sorted(refused.items())
+        f"| {place} | `{what}` | {why} |"
+        for place, whys in (*refused.items(), *kinds.items())
+        for what, why in sorted(whys.items())
     ]
     head = ["## Inside of fields", "", "| in | refused | why |", "|---|---|---|"]
     return "\n".join([*head, *rows, ""])

@@ -190,6 +190,57 @@ def test_a_conversation_keeps_its_order() -> None:
     )
 
 
+def picture(data: bytes) -> dict[str, Any]:
+    """A block whose bytes tell it from others."""
+    return {"type": "image", "source": {**SOURCE, "data": base64.b64encode(data).decode()}}
+
+
+def result(of: str, *content: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"type": "tool_result", "tool_use_id": of, "content": content, **more}
+
+
+def test_pictures_of_results_follow_them_in_their_order() -> None:
+    """What agents send with a screenshot; results of one turn of the model stay together."""
+    text = {"type": "text", "text": "page"}
+    go_on = {"type": "text", "text": "Go on."}
+    turns = [
+        [result("t1", text, picture(b"1"), picture(b"2")), result("t2", picture(b"3")), go_on,
+         picture(b"4"), result("t3", picture(b"5"), is_error=True)],
+        [picture(b"6"), result("t4", picture(b"7")), result("t5")],
+    ]  # fmt: skip
+    plan = read(messages=[{"role": "user", "content": content} for content in turns])
+    assert plan.generate.messages is not None
+    shown = [
+        (m.role, m.tool_call_id, [p.text if isinstance(p, d.TextPart) else p.data for p in m.parts])
+        for m in plan.generate.messages
+    ]
+    assert shown == [
+        ("tool", "t1", ["page"]),
+        ("tool", "t2", []),
+        ("user", None, [b"1", b"2", b"3", "Go on.", b"4"]),
+        ("tool", "t3", ["Error: "]),
+        ("user", None, [b"5"]),
+        ("user", None, [b"6"]),
+        ("tool", "t4", []),
+        ("tool", "t5", []),
+        ("user", None, [b"7"]),
+    ]
+    assert capabilities_of(plan.needs) == ("vision", "chat")
+    assert plan.names.places().pictures == [
+        f"messages[{turn}].content[{at}].source.data"
+        for turn, at in [
+            (0, "0].content[1"), (0, "0].content[2"), (0, "1].content[0"), (0, 3),
+            (0, "4].content[0"), (1, 0), (1, "1].content[0"),
+        ]
+    ]  # fmt: skip
+
+
+def test_a_result_s_picture_is_refused_where_it_stands() -> None:
+    bad = {"type": "image", "source": {**SOURCE, "data": "A"}}
+    fault = refused(messages=[{"role": "user", "content": [result("t", bad)]}])
+    assert fault.field == "messages[0].content[0].content[0].source.data"
+
+
 @pytest.mark.parametrize(
     ("source", "field", "said"),
     [

@@ -1,21 +1,31 @@
 """The page of fields is current, whole, and knows every field that the official SDKs can send."""
 
 import json
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import anthropic.types as messages
 import msgspec
 import pytest
-from anthropic.types import message_count_tokens_params, message_create_params
+from anthropic.types import (
+    message_count_tokens_params,
+    message_create_params,
+    tool_result_block_param,
+)
 from openai.types import chat, completion_create_params, embedding_create_params, responses
 from openai.types.audio import speech_create_params, transcription_create_params
+from openai.types.chat import chat_completion_assistant_message_param as assistant_param
 from openai.types.chat import completion_create_params as chat_create_params
-from openai.types.responses import response_create_params
+from openai.types.responses import (
+    response_create_params,
+    response_function_call_output_item_param,
+    response_input_content_param,
+    response_output_message_param,
+)
 
 from http_bridge import anthropic_schema, openai_responses_schema, openai_schema
 from http_bridge.routes import ROUTES
 from tests.fakes.daemon import FakeModel, says
-from tests.http_bridge.api_meanings import COMMON, MEANINGS, NESTED_REFUSED, REFUSED
+from tests.http_bridge.api_meanings import COMMON, KINDS_REFUSED, MEANINGS, NESTED_REFUSED, REFUSED
 from tests.http_bridge.conftest import OpenSetup
 from tests.http_bridge.generate_api_fields_doc import TARGET, fields_of, render
 
@@ -94,6 +104,74 @@ def test_what_the_sdks_can_send_inside_of_fields_is_honoured_or_refused(
     assert known & refused == set()
     unknown = set(params.__annotations__) - known
     assert unknown <= refused, "honour it, or say in api_meanings.py why it is refused"
+
+
+KINDS: list[tuple[str, Any, set[str]]] = [
+    (
+        "chat: a part",
+        chat.ChatCompletionContentPartParam | assistant_param.ContentArrayOfContentPart,
+        {"text", "image_url"},
+    ),
+    (
+        "responses: a part",
+        response_input_content_param.ResponseInputContentParam
+        | response_output_message_param.Content,
+        {"input_text", "input_image", "output_text"},
+    ),
+    (
+        "responses: a part of `function_call_output`",
+        response_function_call_output_item_param.ResponseFunctionCallOutputItemParam,
+        {"input_text"},
+    ),
+    (
+        "messages: a block",
+        messages.ContentBlockParam,
+        {"text", "image", "thinking", "tool_use", "tool_result"},
+    ),
+    (
+        "messages: a block of `tool_result`",
+        tool_result_block_param.Content,
+        {"text", "image"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("place", "union", "honoured"), KINDS)
+def test_every_kind_of_part_is_honoured_or_refused(
+    place: str, union: Any, honoured: set[str]
+) -> None:
+    sent = {kind for part in get_args(union) for kind in get_args(get_type_hints(part)["type"])}
+    assert sent - honoured == KINDS_REFUSED[place].keys()
+
+
+@pytest.mark.anyio
+async def test_kinds_of_parts_are_refused_by_name(open_setup: OpenSetup) -> None:
+    def body(place: str, kind: str) -> tuple[str, dict[str, Any]]:
+        part: list[Any] = [{"type": kind}]
+        said = [{"role": "user", "content": part}]
+        protocol, _, inside = place.partition(": ")
+        match inside.rpartition(" of ")[2], protocol:
+            case "`tool_result`", _:
+                result = {"type": "tool_result", "tool_use_id": "t", "content": part}
+                return "MessagesRequest", {"messages": [{"role": "user", "content": [result]}]}
+            case "`function_call_output`", _:
+                item = {"type": "function_call_output", "call_id": "c", "output": part}
+                return "ResponsesRequest", {"input": [item]}
+            case _, "responses":
+                return "ResponsesRequest", {"input": said}
+            case _, "messages":
+                return "MessagesRequest", {"messages": said}
+            case _:
+                return "ChatRequest", {"messages": said}
+
+    async with open_setup(FakeModel("m", says())) as setup:
+        for place, kinds in KINDS_REFUSED.items():
+            for kind in kinds:
+                name, fields = body(place, kind)
+                more = {"max_tokens": 1} if name == "MessagesRequest" else {}
+                response = await setup.http.post(PATHS[name], json={"model": "m", **fields, **more})
+                assert response.status_code == 400, (place, kind)
+                assert f".type: invalid value '{kind}'" in response.text.lower(), response.text
 
 
 def test_no_refusal_inside_of_fields_is_left_over() -> None:

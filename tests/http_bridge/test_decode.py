@@ -57,3 +57,37 @@ def test_numbers_that_the_socket_cannot_carry() -> None:
     with pytest.raises(MlxdError, match="more than 64 bits") as caught:
         check_portable({"a": [1 << 64]}, "tools")
     assert caught.value.fault.field == "tools"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"a\ud83d", r"\ud83dxx", r"\uDC00x", r"\ud83d\u0041", r"\ud83d\ud83d\ude00", r"\\\ud83d",
+        r"\ud83d\n\ude00",
+    ],
+)  # fmt: skip
+def test_half_of_a_surrogate_pair_is_said_to_be_one(text: str) -> None:
+    with pytest.raises(MlxdError, match="half of a surrogate pair"):
+        decode_body(decoder, b'{"name": "%s"}' % text.encode())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"name": "\\ud83d\\ude00"',
+        rb'{"name": "\\\\ud83d"',
+        b'{"name": "\xff\\ud83d\\ude00"}',
+        b"{",
+        b"",
+    ],
+)
+def test_other_mistakes_are_not(body: bytes) -> None:
+    with pytest.raises(MlxdError, match="not valid JSON") as caught:
+        decode_body(decoder, body)
+    assert "surrogate" not in str(caught.value)
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    assert decode_body(decoder, b'\xef\xbb\xbf{"name": "a"}') == Outer("a")
+    with pytest.raises(MlxdError, match="not valid JSON"):
+        decode_body(decoder, b'\xef\xbb\xbf\xef\xbb\xbf{"name": "a"}')

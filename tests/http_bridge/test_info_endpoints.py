@@ -1,5 +1,8 @@
 """Models, health and metrics over real HTTP."""
 
+from datetime import UTC, datetime
+
+import anthropic
 import openai
 import pytest
 
@@ -28,6 +31,30 @@ async def test_models(open_setup: OpenSetup) -> None:
     assert plain.json()["capabilities"] == ["text", "chat", "tools", "count_tokens"]
     assert bad.json()["problem"] == "a shard is missing"
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
+
+
+async def test_models_for_clients_of_anthropic(open_setup: OpenSetup) -> None:
+    models = [FakeModel(f"org/m{index}", says()) for index in range(5)]
+    broken = FakeModel("broken", says(), problem="a shard is missing")
+    async with open_setup(*models, broken) as setup:
+        listed = [model async for model in setup.anthropic.models.list(limit=2)]
+        whole = await setup.anthropic.models.list()
+        one = await setup.anthropic.models.retrieve("org/m1")
+        bad = await setup.anthropic.models.retrieve("broken")
+        with pytest.raises(anthropic.NotFoundError) as unknown:
+            await setup.anthropic.models.retrieve("other")
+        with pytest.raises(anthropic.BadRequestError, match="limit: ask for 1 to 1000") as caught:
+            await setup.anthropic.models.list(limit=0)
+    assert [model.id for model in listed] == [f"org/m{index}" for index in range(5)]
+    assert (whole.data, whole.has_more) == (listed, False)
+    assert (one.type, one.id, one.display_name, one.lifecycle) == (
+        "model", "org/m1", "org/m1", "active",
+    )  # fmt: skip
+    assert one.created_at == datetime.fromtimestamp(1_790_000_000, UTC)
+    assert (bad.model_extra or {})["problem"] == "a shard is missing"
+    for error in (unknown.value, caught.value):
+        assert isinstance(error.body, dict)
+        assert error.body["type"] == "error"
 
 
 async def test_health(open_setup: OpenSetup) -> None:

@@ -23,7 +23,9 @@ from http_bridge.pictures import check_mime, read_base64, read_data_url
         ("data:text/html,hello", "'text/html' is not accepted"),
         ("data:image/png,hello", "has to be base64"),
         ("data:image/png;base64,AAA", "not valid base64"),
-        ("data:image/png;base64,AA AA", "not valid base64"),
+        ("data:image/png;base64,AA\u00a0AA", "not valid base64"),
+        ("data:image/png;name=a.png,AAAA", "has to be base64"),
+        ("data:image/png;base64;name=a.png,AAAA", "has to be base64"),
         ("data:image/png;base64,\u00e4\u00e4\u00e4\u00e4", "not valid base64"),
         ("data:image/png;base64,", "holds no bytes"),
     ],
@@ -38,6 +40,26 @@ def test_other_pictures_are_refused(url: str, said: str) -> None:
 def test_a_data_url_gives_its_bytes_back(data: bytes, kind: str) -> None:
     url = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     assert read_data_url(url, "url") == data
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "data:image/png;charset=utf-8;base64,",
+        "data:image/png;name=a.png;base64,",
+        'DATA:image/PNG;name="a b";x=%20;BASE64,',
+        "data:image/png;;base64,",
+    ],
+)
+def test_parameters_of_a_data_url_change_nothing(head: str) -> None:
+    assert read_data_url(f"{head}AAAA", "url") == b"\0\0\0"
+
+
+@given(st.binary(min_size=1, max_size=300), st.sampled_from(["\n", "\r\n", " ", "\t", "\f"]))
+def test_base64_may_be_broken_into_lines(data: bytes, between: str) -> None:
+    lines = base64.encodebytes(data).decode().replace("\n", between)
+    assert read_base64(lines, "f") == data
+    assert read_data_url(f"data:image/png;base64,{lines}", "url") == data
 
 
 def test_kinds_and_bytes_apart() -> None:

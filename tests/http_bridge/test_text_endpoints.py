@@ -93,7 +93,7 @@ async def test_what_was_said_can_be_sent_back(open_setup: OpenSetup) -> None:
         said = await setup.anthropic.messages.create(
             model="m", max_tokens=9, messages=[TURN], tools=[TOOL]
         )
-        content = [block.model_dump(exclude_none=True) for block in said.content]
+        content = [block.model_dump() for block in said.content]
         result: Any = {"type": "tool_result", "tool_use_id": "t1", "content": "1"}
         history: list[Any] = [
             TURN,
@@ -297,6 +297,24 @@ async def test_a_workers_refusal_of_logprobs_is_a_400(open_setup: OpenSetup) -> 
     assert setup.fake.requests[0].logprobs == 0
 
 
+async def test_what_was_said_in_chat_can_be_sent_back(open_setup: OpenSetup) -> None:
+    tools: Any = [{"type": "function", "function": {"name": "get", "parameters": {}}}]
+    async with open_setup(FakeModel("m", RICH)) as setup:
+        said = await setup.sdk.chat.completions.create(model="m", messages=[HELLO], tools=tools)
+        history: list[Any] = [HELLO, said.choices[0].message.model_dump()]
+        history.append({"role": "tool", "tool_call_id": "t1", "content": "1", "name": None})
+        await setup.sdk.chat.completions.create(
+            model="m",
+            messages=history,
+            tools=tools,
+            extra_body={"functions": None, "function_call": None, "audio": None},
+        )
+    assert any(value is None for value in history[1].values())
+    messages = setup.fake.requests[1].messages
+    assert messages is not None
+    assert (messages[1].reasoning, messages[1].tool_calls[0].id) == ("hm", "t1")
+
+
 # --- responses ------------------------------------------------------------------------------
 
 
@@ -322,7 +340,7 @@ async def test_responses_are_streamed_and_can_be_sent_back(open_setup: OpenSetup
             kinds = [event.type async for event in stream]
             response = await stream.get_final_response()
         history: list[Any] = [{"role": "user", "content": "Hi"}]
-        history += [item.model_dump(exclude_none=True) for item in response.output]
+        history += [item.model_dump() for item in response.output]
         for item in history:
             item.pop("parsed_arguments", None)
             for part in item["content"] if isinstance(item.get("content"), list) else ():
