@@ -339,6 +339,46 @@ def test_strict_tools_bind_the_calls_and_nothing_else(bench: Bench) -> None:
     assert alone(bench, free).text == alone(bench, ask(tools=(WEATHER,), max_tokens=24)).text
 
 
+THINKS_A_LITTLE = {THINK: 6.0, UNTHINK: 3.0, SPECIAL.index("<tool_call>"): 3.0}
+ENDS_EARLY = {SPECIAL.index("<|im_end|>"): 5.0}
+FORMS: dict[str, dict[str, Any]] = {
+    "call": {"tools": (WEATHER,), "call_one_of": ("get_weather",), "tool_calls_max": 1},
+    "schema": {"constraint": JsonSchema(schema=json.dumps(SCHEMA).encode())},
+    "either": {
+        "constraint": JsonSchema(schema=json.dumps(SCHEMA).encode()),
+        "tools": (WEATHER,),
+        "tool_calls_max": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("variables", [None, {"enable_thinking": False}])
+def test_only_max_tokens_cuts_a_form_short(
+    bench: Bench, form: str, variables: dict[str, bool] | None
+) -> None:
+    """Models that open thinking, call a tool within it, and end the answer anywhere."""
+    answers = []
+    for seed in range(16):
+        sampling = Sampling(temperature=1, seed=seed, logit_bias={**THINKS_A_LITTLE, **ENDS_EARLY})
+        bound: dict[str, Any] = {"reasoning_tokens_max": 20} if seed % 2 else {}
+        asked = ask(
+            max_tokens=150, template_kwargs=variables, sampling=sampling, **FORMS[form], **bound
+        )
+        answers.append(bench.ask(asked))
+    bench.run(*answers)
+    whole = [a for a in answers if a.done is not None and a.done.finish_reason != "length"]
+    assert len(whole) > len(answers) // 2
+    for answer in whole:
+        if form != "schema" and calls(answer):
+            assert json.loads(calls(answer)[0].arguments) in ({"unit": "C"}, {"unit": "F"})
+        else:
+            assert form != "call"
+            assert set(json.loads(visible(answer))) == {"name", "count"}
+    thought = any(delta.reasoning for answer in answers for delta in answer.deltas)
+    assert thought == (variables is None)
+
+
 # --- thinking ----------------------------------------------------------------------------
 
 

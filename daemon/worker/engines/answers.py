@@ -4,12 +4,18 @@ Built on mlx_lm's TokenizerWrapper, which knows the thinking and tool formats of
 models that it runs; vision models use it as well.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from daemon.wire.data import Generate
 from daemon.worker.engines.logprobs import LogprobTrail, TokenBytes
 from daemon.worker.engines.output import Detokenizer, TextOutput, ToolReader
 from daemon.worker.engines.splitting import Markers, Splitter, State
+
+_THINKING_VARIABLES: Final = ("enable_thinking", "thinking")
+"""What chat templates call it."""
+
+_BLANK_TOKENS_MAX: Final = 16
+"""More than templates put behind thinking that they close at once; so much is decoded."""
 
 
 def make_output(
@@ -37,7 +43,8 @@ def make_output(
     trail = None
     if token_bytes is not None and request.logprobs is not None:
         trail = LogprobTrail(token_bytes)
-    splitter = Splitter(markers, request.stop, first_state(tokenizer, prompt))
+    state = first_state(tokenizer, prompt)
+    splitter = Splitter(markers, request.stop, state, whole=request.constraint is not None)
     return TextOutput(detokenizer, splitter, reader, trail, request.tool_calls_max)
 
 
@@ -56,3 +63,18 @@ def first_state(tokenizer: Any, prompt: list[int]) -> State:
         return "answer"
     opened = tokenizer.rfind_think_start(prompt)
     return "reasoning" if opened > tokenizer.rfind_think_end(prompt) else "answer"
+
+
+def may_think(tokenizer: Any, request: Generate, prompt: list[int]) -> bool:
+    """Whether an answer may begin with thinking of its own: not where the request turned that
+    off, nor where the prompt ends with thinking that is over already."""
+    if not tokenizer.has_thinking:
+        return False
+    variables = request.template_kwargs or {}
+    if any(variables.get(name) is False for name in _THINKING_VARIABLES):
+        return False
+    closed = tokenizer.rfind_think_end(prompt)
+    if closed < 0:
+        return True
+    behind = prompt[closed + len(tokenizer.think_end_tokens) :]
+    return len(behind) > _BLANK_TOKENS_MAX or bool(tokenizer.decode(behind).strip())

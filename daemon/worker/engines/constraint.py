@@ -27,24 +27,29 @@ _JSON_STYLE: Final = {"whitespace_flexible": False, "item_separator": ", ", "key
 
 _BITS: Final = 32
 
+_Bits = np.ndarray[Any, np.dtype[np.uint32]]
+"""A set of tokens, ``[1, words]``, a bit a token."""
+
 
 class Guide(msgspec.Struct, frozen=True):
-    """What a row's text has to be.
+    """What a row's text has to be; grammars are in llguidance's form.
 
     Attributes:
-        grammar: In llguidance's form.
+        grammar: Of the whole visible answer; empty if only its calls have a form.
         grammar_after_thinking: The same, with the empty lines that models put there.
-        trigger: The grammar begins behind these tokens, each time they come, and all other
-            text is free; empty if the grammar is all there is.
-        think_start, think_end: The model's markers, as tokens; thinking is free.
+        grammar_in_call: Of what follows ``call``, also where that ends the thinking.
+        call: The opening marker of a call; empty if there are no tools.
+        think_start: The opening marker of thinking, as tokens; empty if none may be opened.
+        think_end: The closing one; empty if the model does not think. Thinking is free.
         thinking: Whether the prompt has opened the thinking already.
     """
 
-    grammar: str
-    grammar_after_thinking: str
-    trigger: tuple[int, ...] = ()
+    grammar: str = ""
+    grammar_after_thinking: str = ""
+    grammar_in_call: str = ""
+    call: bytes = b""
     think_start: tuple[int, ...] = ()
-    think_end: tuple[int, ...] = ()
+    think_end: bytes = b""
     thinking: bool = False
 
 
@@ -61,6 +66,7 @@ class Vocabulary:
         self._making = threading.Lock()
         self._made: Any = None
         self._warmed = False
+        self._beyond: dict[bytes, _Bits] = {}
         self.size = vocab_size
 
     def warm(self) -> None:
@@ -100,14 +106,43 @@ class Vocabulary:
         """A token's text as UTF-8, maybe a part of a character."""
         return bytes(self.tokens.decode_bytes([token]))
 
+    def ends(self) -> _Bits:
+        """The tokens that end an answer: mlx_lm's, and what mlx_vlm has beyond them."""
+        criteria = getattr(self._tokenizer, "stopping_criteria", None)
+        ends = {*self._tokenizer.eos_token_ids, *getattr(criteria, "eos_token_ids", ())}
+        flags = np.zeros(-(-self.tokens.vocab_size // _BITS) * _BITS, np.uint8)
+        flags[[token for token in ends if token < len(flags)]] = 1
+        return np.packbits(flags, bitorder="little").view(np.uint32)[None]
+
+    def beyond(self, text: bytes) -> _Bits:
+        """The tokens that begin with an ASCII text and go on behind it."""
+        if text not in self._beyond:
+            literal = json.dumps(text.decode())
+            longer = self._first(f"start: LONGER\nLONGER: {literal} /(?s:.+)/")
+            self._beyond[text] = longer & ~self._first(f"start: {literal}")
+        return self._beyond[text]
+
+    def _first(self, lark: str) -> _Bits:
+        """The tokens that a text of this grammar may begin with."""
+        matcher = LLMatcher(self.tokens, LLMatcher.grammar_from_lark(lark))
+        mask = llguidance.numpy.allocate_token_bitmask(1, self.tokens.vocab_size)
+        llguidance.numpy.fill_next_token_bitmask(matcher, mask, 0)
+        return mask.view(np.uint32)
+
 
 def make_guide(
-    request: Generate, tokenizer: Any, vocabulary: Vocabulary, *, thinking: bool
+    request: Generate,
+    tokenizer: Any,
+    vocabulary: Vocabulary,
+    *,
+    thinking: bool,
+    may_think: bool = True,
 ) -> Guide | None:
     """What the request asks of the answer's form; None if nothing.
 
     Args:
         thinking: Whether the prompt ends inside of thinking.
+        may_think: Whether the answer may begin with thinking of its own.
 
     Raises:
         MlxdError: ``invalid_request`` naming the field that cannot be honoured.
@@ -115,34 +150,40 @@ def make_guide(
     if request.constraint is None and not request.call_one_of and not request.strict_tools:
         return None
     _known_tokenizer(vocabulary)
-    think_start = tuple(tokenizer.think_start_tokens or ()) if tokenizer.has_thinking else ()
-    think_end = tuple(tokenizer.think_end_tokens or ()) if tokenizer.has_thinking else ()
     rules = ['blank: "\\n" | "\\n\\n"', *_document_rule(request, vocabulary)]
     if request.tools:
         rules += _call_rules(request, tokenizer, vocabulary)
-    forced = request.constraint is not None or bool(request.call_one_of)
-    start = _start(request) if forced else "body"
-    grammar, after = ("\n".join([line, *rules]) for line in _starts(start))
-    _check(grammar, vocabulary, "constraint" if request.constraint is not None else "tools")
+    whole, in_call = _starts(request)
+    _check(
+        whole or in_call, rules, vocabulary, "tools" if request.constraint is None else "constraint"
+    )
+    thinks = tokenizer.has_thinking
     return Guide(
-        grammar=LLMatcher.grammar_from_lark(grammar),
-        grammar_after_thinking=LLMatcher.grammar_from_lark(after),
-        trigger=() if forced else _opening(tokenizer),
-        think_start=think_start,
-        think_end=think_end,
+        grammar=_grammar(whole, rules),
+        grammar_after_thinking=_grammar(whole and f"blank? whole\nwhole: {whole}", rules),
+        grammar_in_call=_grammar(in_call, rules),
+        call=tokenizer.tool_call_start.encode() if request.tools else b"",
+        think_start=tuple(tokenizer.think_start_tokens) if thinks and may_think else (),
+        think_end=tokenizer.think_end.encode() if thinks else b"",
         thinking=thinking,
     )
 
 
-def _start(request: Generate) -> str:
-    """What the whole visible answer is."""
+def _starts(request: Generate) -> tuple[str, str]:
+    """What the whole visible answer is, and what follows a call's opening marker; each empty
+    if there is none."""
     if request.call_one_of:
-        return "call (blank call)*"
-    return "document | call (blank call)*" if request.tools else "document"
+        return "call (blank call)*", "body (blank call)*"
+    if request.constraint is None:
+        return "", "body"
+    if not request.tools:
+        return "document", ""
+    return "document | call (blank call)*", "body (blank call)*"
 
 
-def _starts(start: str) -> tuple[str, str]:
-    return f"start: {start}", f"start: blank? whole\nwhole: {start}"
+def _grammar(start: str, rules: list[str]) -> str:
+    lark = "\n".join([f"start: {start}", *rules])
+    return LLMatcher.grammar_from_lark(lark) if start else ""
 
 
 def _known_tokenizer(vocabulary: Vocabulary) -> None:
@@ -155,8 +196,8 @@ def _known_tokenizer(vocabulary: Vocabulary) -> None:
         ) from error
 
 
-def _check(grammar: str, vocabulary: Vocabulary, field: str) -> None:
-    error = LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(grammar), vocabulary.tokens)
+def _check(start: str, rules: list[str], vocabulary: Vocabulary, field: str) -> None:
+    error = LLMatcher.validate_grammar(_grammar(start, rules), vocabulary.tokens)
     if error:
         raise invalid(f"this cannot be constrained: {error}", field)
 
@@ -283,15 +324,15 @@ def _marker(text: str, vocabulary: Vocabulary) -> str:
     return json.dumps(text)
 
 
-def _opening(tokenizer: Any) -> tuple[int, ...]:
-    return tuple(tokenizer.encode(tokenizer.tool_call_start, add_special_tokens=False))
-
-
 # --- decoding ----------------------------------------------------------------------
 
 
 class Guard:
     """The logits processor of one row that has a :class:`Guide`.
+
+    It looks for markers in the text, as the splitter does: both have to find the answer's
+    beginning in the same place. While it waits for one, no token may reach beyond its end,
+    and an answer that has a form may not end before it.
 
     A processor that raised would take the whole batch with it: a failure is kept in
     ``error`` instead, and the row ends alone.
@@ -305,11 +346,14 @@ class Guard:
         self._vocabulary = vocabulary
         self._done = prompt_tokens
         self._mask = llguidance.numpy.allocate_token_bitmask(1, vocabulary.tokens.vocab_size)
-        self._tail: tuple[int, ...] = ()
-        self._waits_for = guide.think_end if guide.thinking else guide.trigger
-        self._matcher: Any = None if self._waits_for else self._new_matcher()
-        self._untouched = True
+        self._ends = vocabulary.ends()
+        self._tail = b""
+        self._waits_for: tuple[bytes, ...] = ()
+        self._matcher: Any = None
+        self._opening = 0
+        self._untouched = False
         self.error = ""
+        self._start()
 
     def __call__(self, tokens: mx.array, logits: mx.array) -> mx.array:
         """Logits with everything impossible that the grammar does not allow next."""
@@ -317,58 +361,102 @@ class Guard:
         self._done += len(new)
         for token in new:
             self._take(token)
-        if self._matcher is None or self.error:
+        if self.error:
             return logits
+        size = logits.shape[-1]
+        if self._matcher is None:
+            barred = self._barred()
+            return mx.where(_spread(barred, size), -mx.inf, logits) if barred.any() else logits
+        if self._opening:
+            return mx.where(self._thinks(size), logits, -mx.inf)
         llguidance.numpy.fill_next_token_bitmask(self._matcher, self._mask, 0)
         self._note_error()
-        return mx.where(self._allowed(logits.shape[-1]), logits, -mx.inf)
+        return mx.where(self._allowed(size), logits, -mx.inf)
+
+    @property
+    def binding(self) -> bool:
+        """Whether a form is being written, so that this is no thinking."""
+        return self._matcher is not None and not self._opening
+
+    def _start(self) -> None:
+        if not self._guide.grammar:
+            self._wait(self._guide.call)
+        elif self._guide.thinking:
+            self._wait(self._guide.think_end, self._guide.call)
+        else:
+            self._matcher, self._untouched = self._new_matcher(self._guide.grammar), True
+
+    def _wait(self, *markers: bytes) -> None:
+        """Leave the text alone up to one of the markers."""
+        self._matcher, self._tail, self._untouched = None, b"", False
+        self._waits_for = tuple(marker for marker in markers if marker)
 
     def _take(self, token: int) -> None:
         """Follow the row by one token."""
         if self.error:
             return
-        if self._waits_for:
-            self._tail = (*self._tail, token)[-len(self._waits_for) :]
-            if self._tail == self._waits_for:
-                self._begin()
+        if self._matcher is None:
+            self._look(token)
         elif self._untouched and self._opens_thinking(token):
-            self._waits_for, self._matcher, self._tail = self._guide.think_end, None, ()
-        elif self._matcher is not None and not self._matcher.is_stopped():
+            self._opening += 1
+            if self._opening == len(self._guide.think_start):
+                self._opening = 0
+                self._wait(self._guide.think_end, self._guide.call)
+        elif not self._matcher.is_stopped():
             self._untouched = False
             self._matcher.consume_token(token)
             self._note_error()
-            if self._guide.trigger and self._matcher.is_stopped():
-                self._matcher, self._waits_for, self._tail = None, self._guide.trigger, ()
+            if not self._guide.grammar and self._matcher.is_stopped():
+                self._wait(self._guide.call)
 
-    def _begin(self) -> None:
-        """What was waited for came: thinking is over, or a call begins."""
-        self._tail = ()
-        if self._waits_for == self._guide.think_end and self._guide.trigger:
-            self._waits_for = self._guide.trigger
-        else:
-            thought = self._waits_for == self._guide.think_end
-            self._waits_for, self._untouched = (), False
-            self._matcher = self._new_matcher(thought=thought)
+    def _look(self, token: int) -> None:
+        """Begin where what is waited for has come: thinking is over, or a call begins."""
+        longest = max(map(len, self._waits_for))
+        self._tail = (self._tail + self._vocabulary.token_bytes(token))[-longest:]
+        for marker in self._waits_for:
+            if self._tail.endswith(marker):
+                in_call = marker == self._guide.call
+                guide = self._guide
+                self._matcher = self._new_matcher(
+                    guide.grammar_in_call if in_call else guide.grammar_after_thinking
+                )
+                return
 
     def _opens_thinking(self, token: int) -> bool:
-        return self._guide.think_start[:1] == (token,)
+        return self._guide.think_start[self._opening : self._opening + 1] == (token,)
+
+    def _barred(self) -> _Bits:
+        """What may not come while a marker is waited for."""
+        barred = self._ends if self._guide.grammar else np.zeros_like(self._ends)
+        for marker in self._waits_for:
+            for size in range(len(marker)):
+                if self._tail.endswith(marker[:size]):
+                    barred = barred | self._vocabulary.beyond(marker[size:])
+        return barred
 
     def _allowed(self, size: int) -> mx.array:
         """``[1, size]``, true where a token may come."""
-        words = mx.array(self._mask.view(np.uint32))
-        bits = (words[..., None] >> mx.arange(_BITS, dtype=mx.uint32)) & 1
-        allowed = bits.reshape(1, -1)[:, :size].astype(mx.bool_)
-        if allowed.shape[1] < size:
-            allowed = mx.pad(allowed, [(0, 0), (0, size - allowed.shape[1])])
+        allowed = _spread(self._mask.view(np.uint32), size)
         if self._untouched and self._guide.think_start:
-            allowed = allowed | (mx.arange(size) == self._guide.think_start[0])
+            allowed = allowed | self._thinks(size)
         return allowed
 
-    def _new_matcher(self, *, thought: bool = False) -> Any:
-        guide = self._guide
-        grammar = guide.grammar_after_thinking if thought else guide.grammar
+    def _thinks(self, size: int) -> mx.array:
+        """``[1, size]``, true where thinking is opened, or its opening goes on."""
+        return (mx.arange(size) == self._guide.think_start[self._opening])[None]
+
+    def _new_matcher(self, grammar: str) -> Any:
         return LLMatcher(self._vocabulary.tokens, grammar)
 
     def _note_error(self) -> None:
         if self._matcher.is_error():
             self.error = str(self._matcher.get_error())
+
+
+def _spread(bits: _Bits, size: int) -> mx.array:
+    """``[1, size]``, true where a token's bit is set."""
+    shifted = (mx.array(bits)[..., None] >> mx.arange(_BITS, dtype=mx.uint32)) & 1
+    spread = shifted.reshape(1, -1)[:, :size].astype(mx.bool_)
+    if spread.shape[1] < size:
+        spread = mx.pad(spread, [(0, 0), (0, size - spread.shape[1])])
+    return spread

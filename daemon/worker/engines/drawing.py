@@ -6,7 +6,7 @@ from typing import Any
 import mlx.core as mx
 
 from daemon.wire.data import Generate
-from daemon.worker.engines.answers import first_state
+from daemon.worker.engines.answers import first_state, may_think
 from daemon.worker.engines.constraint import Guard, Guide, Vocabulary, make_guide
 from daemon.worker.engines.conversation import invalid
 from daemon.worker.engines.sampling import (
@@ -31,7 +31,7 @@ class Drawing:
         vocabulary: Vocabulary,
         prompt_tokens: int,
         guide: Guide | None = None,
-        budget: Callable[[], Processor] | None = None,
+        budget: Callable[[Callable[[], bool]], Processor] | None = None,
     ) -> None:
         self._settings = settings
         self._guide = guide
@@ -51,8 +51,11 @@ class Drawing:
             self._guard = Guard(self._guide, self._vocabulary, self._prompt_tokens)
             processors.append(self._guard)
         if self._budget is not None:
-            processors.append(self._budget())
+            processors.append(self._budget(self._answering))
         return processors
+
+    def _answering(self) -> bool:
+        return self._guard is not None and self._guard.binding
 
     @property
     def can_go_back(self) -> bool:
@@ -110,14 +113,15 @@ def make_drawing(
     """
     settings = resolve(request.sampling, defaults, vocabulary.size)
     thinking = first_state(tokenizer, prompt) == "reasoning"
-    guide = make_guide(request, tokenizer, vocabulary, thinking=thinking)
+    may = may_think(tokenizer, request, prompt)
+    guide = make_guide(request, tokenizer, vocabulary, thinking=thinking, may_think=may)
     budget = _budget(request, tokenizer, len(prompt), thinking=thinking)
     return Drawing(settings, vocabulary, len(prompt), guide, budget)
 
 
 def _budget(
     request: Generate, tokenizer: Any, prompt_tokens: int, *, thinking: bool
-) -> Callable[[], Processor] | None:
+) -> Callable[[Callable[[], bool]], Processor] | None:
     """Makes the processor that bounds the thinking, if the request asks for it."""
     tokens_max = request.reasoning_tokens_max
     if tokens_max is None:
@@ -126,4 +130,7 @@ def _budget(
         what = "this model does not think" if tokens_max >= 0 else "it must not be negative"
         raise invalid(f"thinking cannot be bounded: {what}", "reasoning_tokens_max")
     start, end = tuple(tokenizer.think_start_tokens), tuple(tokenizer.think_end_tokens)
-    return lambda: ThinkingBudget(start, end, tokens_max, prompt_tokens, thinking=thinking)
+    call = tuple(tokenizer.tool_call_start_tokens) if request.tools else ()
+    return lambda answering: ThinkingBudget(
+        start, end, tokens_max, prompt_tokens, thinking=thinking, call=call, answering=answering
+    )

@@ -51,13 +51,24 @@ class _Edge(msgspec.Struct, frozen=True):
 class Splitter:
     """Splits one answer.
 
+    Args:
+        whole: Whether the answer is one text from its first letter on, which may hold markers.
+
     Attributes:
         stop_text: Which stop text ended it, if one did.
         decided: Characters of what was fed that were given out or dropped for good.
     """
 
-    def __init__(self, markers: Markers, stops: Sequence[str], state: State = "answer") -> None:
+    def __init__(
+        self,
+        markers: Markers,
+        stops: Sequence[str],
+        state: State = "answer",
+        *,
+        whole: bool = False,
+    ) -> None:
         self._edges = _edges(markers)
+        self._whole = whole
         self._stops: Final = tuple(stop for stop in stops if stop)
         self._pending = ""
         self._scanned = 0
@@ -69,7 +80,7 @@ class Splitter:
         """Take decoded text in; give back what is certain. Nothing follows a stop text."""
         if self.stop_text is not None:
             return []
-        if not (self._stops or self._edges[self.state]):
+        if not (self._pending or self._stops or self._edges[self.state]):
             return [self._segment(text)] if text else []
         self._pending += text
         segments: list[Segment] = []
@@ -81,6 +92,7 @@ class Splitter:
         held = self._held()
         certain = self._pending[: len(self._pending) - held]
         if certain:
+            self._begin_whole(certain)
             segments.append(self._segment(certain))
             self._pending = self._pending[len(certain) :]
             self._scanned = len(self._pending)
@@ -110,10 +122,17 @@ class Splitter:
             segments.append(self._segment(seen[: -len(stop)]))
             self.decided += len(self._pending) - len(seen) + len(stop)
             self._pending, self._scanned = "", 0
-        elif edge is not None:
+        elif edge is not None and not self._begin_whole(seen[: -len(edge.pattern)]):
             rest = self._pending[self._scanned :]
             self._close(segments, seen[: -len(edge.pattern)], edge.target, rest)
             self.decided += len(edge.pattern)
+
+    def _begin_whole(self, text: str) -> bool:
+        """Whether the answer's one text begins in ``text``; then no marker follows."""
+        begins = self._whole and self.state == "answer" and not text.isspace() and text != ""
+        if begins:
+            self._edges = {**self._edges, "answer": ()}
+        return begins
 
     def _close(self, segments: list[Segment], text: str, target: State, rest: str) -> None:
         closed = target != self.state

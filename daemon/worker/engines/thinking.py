@@ -1,5 +1,7 @@
 """A bound on how long a model thinks: then its closing marker is all that may come next."""
 
+from collections.abc import Callable
+
 import mlx.core as mx
 import numpy as np
 
@@ -11,6 +13,9 @@ class ThinkingBudget:
         start, end: The model's markers of thinking, as tokens.
         thinking: Whether the prompt has opened the thinking already.
         tokens_max: Tokens of thinking, the markers not counted.
+        call: The opening marker of a call, which ends the thinking as well; empty if there
+            are no tools.
+        answering: Whether a form is being written, whatever the markers in it.
     """
 
     def __init__(
@@ -21,7 +26,11 @@ class ThinkingBudget:
         prompt_tokens: int,
         *,
         thinking: bool,
+        call: tuple[int, ...] = (),
+        answering: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._call = call
+        self._answering = answering
         self._start = start
         self._end = end
         self._tokens_max = tokens_max
@@ -36,6 +45,8 @@ class ThinkingBudget:
         self._done += len(new)
         for token in new:
             self._take(token)
+        if self._answering():
+            self._left = self._closing = None
         if self._left == 0 and self._closing is None:
             self._closing = 0
         if self._closing is None:
@@ -50,9 +61,9 @@ class ThinkingBudget:
             if self._closing == len(self._end):
                 self._closing = self._left = None
             return
-        marker = self._start if self._left is None else self._end
-        self._tail = (*self._tail, token)[-len(marker) :]
-        if self._tail == marker:
+        markers = (self._start,) if self._left is None else (self._end, self._call)
+        self._tail = (*self._tail, token)[-max(map(len, markers)) :]
+        if any(marker and self._tail[-len(marker) :] == marker for marker in markers):
             self._left = self._tokens_max if self._left is None else None
             self._tail = ()
         elif self._left is not None:

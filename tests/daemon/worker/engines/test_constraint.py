@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
+import msgspec
 import pytest
 from mlx_lm.utils import load_tokenizer
 
@@ -19,6 +20,7 @@ from tests.contract.tiny import SPECIAL, build_text_model
 SIZE = len(SPECIAL) + 256
 END = SPECIAL.index("<|im_end|>")
 THINK, UNTHINK = SPECIAL.index("<think>"), SPECIAL.index("</think>")
+CALL, UNCALL = SPECIAL.index("<tool_call>"), SPECIAL.index("</tool_call>")
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 YES = JsonSchema(schema=json.dumps({"enum": ["yes", "no"]}).encode())
 
@@ -38,10 +40,15 @@ def ids(text: str) -> list[int]:
 
 
 def guide(
-    tokenizer: Any, vocabulary: Vocabulary, *, thinking: bool = False, **fields: Any
+    tokenizer: Any,
+    vocabulary: Vocabulary,
+    *,
+    thinking: bool = False,
+    may_think: bool = True,
+    **fields: Any,
 ) -> Guide:
     request = Generate(lease="l", prompt="x", **fields)
-    made = make_guide(request, tokenizer, vocabulary, thinking=thinking)
+    made = make_guide(request, tokenizer, vocabulary, thinking=thinking, may_think=may_think)
     assert made is not None
     return made
 
@@ -86,7 +93,7 @@ def test_thinking_is_free_and_may_end_in_empty_lines(
         if not opened:
             assert THINK in allowed(guard, tokens)
             tokens.append(THINK)
-        assert allowed(guard, tokens) == EVERYTHING
+        assert allowed(guard, tokens) == EVERYTHING - {END}
         tokens += [*ids("{hm"), UNTHINK]
         assert allowed(guard, tokens) == {newline, *ids('"')}
         tokens += [newline, newline]
@@ -98,21 +105,101 @@ def test_a_strict_tool_binds_each_call_and_no_other_text(
 ) -> None:
     made = guide(tokenizer, vocabulary, tools=(TOOL,), strict_tools=("f",))
     guard = Guard(made, vocabulary, 0)
-    opening, closing = SPECIAL.index("<tool_call>"), SPECIAL.index("</tool_call>")
     newline = tokenizer.encode("\n")[0]
     space = tokenizer.encode(" ")[0]
     tokens = ids("free")
     assert allowed(guard, tokens) == EVERYTHING
     for _ in range(2):
-        tokens.append(opening)
+        tokens.append(CALL)
         assert allowed(guard, tokens) == {newline}
         tokens += [newline, *ids('{"name":'), space, *ids('"f","arguments":')]
         tokens.insert(-len(ids('"arguments":')), space)
         tokens += [space, *ids("{}}"), newline]
-        assert allowed(guard, tokens) == {closing}
-        tokens.append(closing)
+        assert allowed(guard, tokens) == {UNCALL}
+        tokens.append(UNCALL)
         assert allowed(guard, tokens) == EVERYTHING
     assert guard.error == ""
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"call_one_of": ("f",)},
+        {"call_one_of": ("f",), "constraint": YES},
+        {"constraint": YES},
+        {"strict_tools": ("f",)},
+    ],
+)
+@pytest.mark.parametrize("marker", [[CALL], ids("<tool_call>")])
+def test_a_call_ends_the_thinking_that_it_begins_in(
+    tokenizer: Any, vocabulary: Vocabulary, fields: dict[str, Any], marker: list[int]
+) -> None:
+    newline = tokenizer.encode("\n")[0]
+    made = guide(tokenizer, vocabulary, thinking=True, tools=(TOOL,), **fields)
+    guard = Guard(made, vocabulary, 0)
+    tokens = [*ids("hm"), *marker]
+    assert allowed(guard, tokens) == {newline}
+    tokens.append(newline)
+    assert allowed(guard, tokens) == set(ids("{"))
+    assert guard.binding
+    assert guard.error == ""
+
+
+def test_a_call_that_nobody_offered_ends_no_thinking(
+    tokenizer: Any, vocabulary: Vocabulary
+) -> None:
+    guard = Guard(guide(tokenizer, vocabulary, thinking=True, constraint=YES), vocabulary, 0)
+    assert allowed(guard, [CALL]) == EVERYTHING - {END}
+    assert not guard.binding
+
+
+def test_thinking_that_was_turned_off_cannot_be_opened(
+    tokenizer: Any, vocabulary: Vocabulary
+) -> None:
+    made = guide(tokenizer, vocabulary, may_think=False, constraint=YES)
+    assert allowed(Guard(made, vocabulary, 0), []) == set(ids('"'))
+
+
+def test_an_opening_of_several_tokens_is_written_to_its_end(
+    tokenizer: Any, vocabulary: Vocabulary
+) -> None:
+    made = guide(tokenizer, vocabulary, constraint=YES)
+    made = msgspec.structs.replace(made, think_start=(THINK, *ids("ab")))
+    guard = Guard(made, vocabulary, 0)
+    tokens = [THINK]
+    for letter in "ab":
+        assert allowed(guard, tokens) == set(ids(letter))
+        tokens += ids(letter)
+    assert allowed(guard, tokens) == EVERYTHING - {END}
+    assert allowed(guard, [*tokens, UNTHINK]) >= set(ids('"'))
+
+
+def test_no_token_reaches_beyond_a_marker(tmp_path: Path) -> None:
+    """A marker may be spelled; where the answer begins in the middle of a token, the grammar
+    would not see its first letters."""
+    folder = build_text_model(tmp_path)
+    told = json.loads((folder / "tokenizer.json").read_text())
+    told["model"]["vocab"][">x"] = SIZE
+    told["model"]["merges"] = [[">", "x"]]
+    (folder / "tokenizer.json").write_text(json.dumps(told))
+    tokenizer = load_tokenizer(folder, eos_token_ids=[END])
+    vocabulary = Vocabulary(tokenizer, SIZE + 1)
+    guard = Guard(guide(tokenizer, vocabulary, thinking=True, constraint=YES), vocabulary, 0)
+    everything = {*EVERYTHING, SIZE} - {END}
+    tokens = ids("a<b")
+    assert allowed(guard, tokens, SIZE + 1) == everything
+    tokens += ids("</think")
+    assert allowed(guard, tokens, SIZE + 1) == everything - {SIZE}
+    assert allowed(guard, [*tokens, *ids(">")], SIZE + 1) >= set(ids('"'))
+
+
+def test_none_of_the_end_tokens_ends_an_answer_in_thinking(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(build_text_model(tmp_path), eos_token_ids=[0, END])
+    # What mlx_vlm ends answers at, which is more than mlx_lm knows of.
+    tokenizer._tokenizer.stopping_criteria = SimpleNamespace(eos_token_ids=[END, 40])
+    vocabulary = Vocabulary(tokenizer, SIZE)
+    made = guide(tokenizer, vocabulary, thinking=True, constraint=YES)
+    assert allowed(Guard(made, vocabulary, 0), []) == EVERYTHING - {0, END, 40}
 
 
 def test_a_token_out_of_the_grammar_is_the_rows_error(
@@ -211,8 +298,7 @@ def test_a_grammar_is_followed_beside_the_tools(tokenizer: Any, vocabulary: Voca
     assert written(made, vocabulary, "yo") == set(ids("AB"))
     assert written(made, vocabulary, "hiB") == {END}
     made = guide(tokenizer, vocabulary, constraint=own, tools=(TOOL,))
-    opening = SPECIAL.index("<tool_call>")
-    assert written(made, vocabulary, "") - {THINK} == {opening, *ids("hy")}
+    assert written(made, vocabulary, "") - {THINK} == {CALL, *ids("hy")}
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from daemon.worker.engines.sampling import GREEDY
 from daemon.worker.engines.thinking import ThinkingBudget
 from tests.contract.tiny import SPECIAL, build_text_model
 
+THINK = SPECIAL.index("<think>")
 THINKLESS = tuple(f"<|{i}|>" if "think" in name else name for i, name in enumerate(SPECIAL))
 
 
@@ -49,6 +50,38 @@ def test_the_constraint_comes_after_bias_and_the_budget_last(tmp_path: Path) -> 
     assert isinstance(budget, ThinkingBudget)
     assert bias(mx.array([1]), mx.zeros((1, 30)))[0, 20].item() == 1.0
     assert drawing.processors()[1] is not guard, "a row that is put in again begins anew"
+
+
+@pytest.mark.parametrize("variables", [None, {"enable_thinking": False}])
+def test_thinking_that_the_request_turned_off_stays_off(
+    tmp_path: Path, variables: dict[str, Any] | None
+) -> None:
+    drawing = draw(tokenizer_of(tmp_path), constraint=AnyJson(), template_kwargs=variables)
+    (guard,) = drawing.processors()
+    logits = guard(mx.array([20, 21]), mx.zeros((1, len(SPECIAL) + 256)))
+    assert (logits[0, THINK].item() == 0.0) == (variables is None)
+
+
+def test_the_bound_of_thinking_does_not_cut_a_call_short(tmp_path: Path) -> None:
+    """The call is spelled, which only the guard sees."""
+    tokenizer = tokenizer_of(tmp_path)
+    tools = ({"type": "function", "function": {"name": "f"}},)
+    drawing = draw(
+        tokenizer,
+        (20, THINK),
+        tools=tools,
+        call_one_of=("f",),
+        reasoning_tokens_max=len("<tool_call>") + 1,
+    )
+    tokens = [20, THINK]
+    letters = tokenizer.encode('<tool_call>\n{"name": "f"', add_special_tokens=False)
+    spelled = [len(SPECIAL) + ord(letter) - ord("!") for letter in "<tool_call>"]
+    for token in (*spelled, *letters[1:]):
+        logits = mx.zeros((1, len(SPECIAL) + 256))
+        for process in drawing.processors():
+            logits = process(mx.array(tokens), logits)
+        assert logits[0, token].item() == 0.0
+        tokens.append(token)
 
 
 @pytest.mark.parametrize("tokens_max", [-1, 5])

@@ -57,6 +57,26 @@ CASES = [
 ]
 
 
+WHOLE = [
+    ("a</think>b<think>c<tool_call>d", [("answer", "a</think>b<think>c<tool_call>d")]),
+    ("<think>hm</think>\n{<think>", [("reasoning", "hm"), ("answer", "\n{<think>")]),
+    ("\n<tool_call>x</tool_call>y", [("answer", "\n"), ("tool", "x"), ("answer", "y")]),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), WHOLE)
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_an_answer_in_one_piece_has_no_markers_within(
+    text: str, expected: list[tuple[State, str]], size: int
+) -> None:
+    splitter = Splitter(BOTH, [], whole=True)
+    segments = [s for i in range(0, len(text), size) for s in splitter.feed(text[i : i + size])]
+    joined: list[tuple[State, str]] = []
+    for name, group in itertools.groupby([*segments, *splitter.finish()], key=lambda s: s.state):
+        joined.append((name, "".join(segment.text for segment in group)))
+    assert [(name, part) for name, part in joined if part] == expected
+
+
 @pytest.mark.parametrize(("text", "stops", "expected", "stop", "calls"), CASES)
 def test_every_cut_gives_the_same(
     text: str, stops: list[str], expected: list[tuple[State, str]], stop: str | None, calls: int

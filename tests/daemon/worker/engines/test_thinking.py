@@ -42,5 +42,18 @@ def test_a_second_thought_has_a_budget_of_its_own() -> None:
     assert found == [None, 8, 9, None, None, 8]
 
 
+def test_a_call_ends_the_thinking() -> None:
+    budget = ThinkingBudget(START, END, 3, 0, thinking=True, call=(5, 6))
+    answer = [2, 5, 6, 2, 2, 2]
+    assert [forced(budget, answer[: i + 1]) for i in range(len(answer))] == [None] * 6
+
+
+def test_what_has_a_form_is_no_thinking() -> None:
+    form = iter([False, True, True, False, False])
+    budget = ThinkingBudget(START, END, 2, 0, thinking=True, answering=lambda: next(form))
+    answer = [2, 2, 2, 2, 2]
+    assert [forced(budget, answer[: i + 1]) for i in range(len(answer))] == [None] * 5
+
+
 def test_no_thinking_at_all() -> None:
     assert forced(ThinkingBudget(START, END, 0, 2, thinking=True), [1, 7]) == 8
