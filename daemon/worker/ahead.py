@@ -1,9 +1,9 @@
 """Work that a request needs before the model does, in a thread beside the main one.
 
-Decoding a large picture, or reading a long text, takes as long as many steps of the rows that
-run. One request's work is done at a time, in order of arrival, and the next begins when the
-main thread has taken what the last one gave: so what is ready and waits is never more than one
-request's.
+Decoding a large picture, checking a long sound, or reading a long text takes as long as many
+steps of the rows that run. One request's work is done at a time, in order of arrival, and the
+next begins when the main thread has taken what the last one gave: so what is ready and waits is
+never more than one request's.
 """
 
 import queue

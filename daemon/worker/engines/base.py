@@ -85,7 +85,8 @@ class Engine(Protocol):
 
     def ahead(self, request: WorkRequest) -> Callable[[], WorkRequest] | None:
         """Work for another thread before the request is submitted or counted, such as
-        decoding its pictures: it gives the same request with that done; None if there is none.
+        decoding its pictures or checking its sound: it gives the same request with that done;
+        None if there is none.
 
         Raises:
             MlxdError: From the work, what is wrong with the request.

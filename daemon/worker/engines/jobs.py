@@ -43,6 +43,10 @@ log = structlog.get_logger()
 JOBS_MAX: Final = 128
 """Requests in work and in line; further ones are refused as ``queue_full``."""
 
+HELD_BYTES_MAX: Final = 256 << 20
+"""Of the files of all requests in work and in line; beyond it further ones are refused as
+``queue_full``, but never the only one."""
+
 Frame = Embeddings | Audio | Transcript
 
 
@@ -53,10 +57,17 @@ class Job:
         prompt_tokens: What it costs to read, in the model's own tokens; 0 where it has none.
         pieces: Frames as they come; None where a piece of work gave nothing to send yet.
             It may count ``completion_tokens`` up.
+        held_bytes: What the request keeps in memory until it ends, such as a file.
     """
 
-    def __init__(self, prompt_tokens: int, pieces: Callable[["Job"], Iterator[Frame | None]]):
+    def __init__(
+        self,
+        prompt_tokens: int,
+        pieces: Callable[["Job"], Iterator[Frame | None]],
+        held_bytes: int = 0,
+    ) -> None:
         self.prompt_tokens = prompt_tokens
+        self.held_bytes = held_bytes
         self.completion_tokens = 0
         self.request_id = -1
         self._started_s: float | None = None
@@ -89,8 +100,13 @@ class JobModel:
 
     does = ""
 
+    def ahead(self, request: WorkRequest) -> Callable[[], WorkRequest] | None:  # noqa: ARG002
+        """See :meth:`~daemon.worker.engines.base.Engine.ahead`."""
+        return None
+
     def accept(self, request: WorkRequest) -> Job | None:
-        """A request as a job, completely checked; None if it is for another kind of model.
+        """A request as a job, checked but for what takes long and :meth:`ahead` does; None if it
+        is for another kind of model.
 
         Raises:
             MlxdError: What is wrong with it.
@@ -129,8 +145,9 @@ class JobEngine:
             self._model = self.open_model(begin, config, progress)
         return Loaded(begin.context_tokens)
 
-    def ahead(self, request: WorkRequest) -> Callable[[], WorkRequest] | None:  # noqa: ARG002
-        return None
+    def ahead(self, request: WorkRequest) -> Callable[[], WorkRequest] | None:
+        """Nothing is done ahead for a request that there is no room for."""
+        return None if len(self._jobs) >= JOBS_MAX else self._open.ahead(request)
 
     def submit(self, request_id: int, request: WorkRequest) -> int:
         if len(self._jobs) >= JOBS_MAX:
@@ -147,6 +164,7 @@ class JobEngine:
             raise MlxdError.of(failed("preparing the request", error)) from error
         if job is None:
             raise not_served(request, self._open.does)
+        self._check_room(job)
         job.request_id = request_id
         self._jobs.append(job)
         return job.prompt_tokens
@@ -185,7 +203,7 @@ class JobEngine:
         return bool(self._jobs)
 
     def memory_bytes(self) -> int:
-        return self._host_bytes + held_bytes()
+        return self._host_bytes + held_bytes() + sum(job.held_bytes for job in self._jobs)
 
     def trim(self) -> None:
         free_memory()
@@ -197,6 +215,15 @@ class JobEngine:
         self._jobs.clear()
         self._model = None
         free_memory()
+
+    def _check_room(self, job: Job) -> None:
+        held = sum(other.held_bytes for other in self._jobs)
+        if held and job.held_bytes and held + job.held_bytes > HELD_BYTES_MAX:
+            raise MlxdError(
+                Code.QUEUE_FULL,
+                f"the files of other requests for this model take {held >> 20} MiB already; "
+                "try again later",
+            )
 
     def _next_turn(self) -> None:
         """The job in front goes behind the others that are in work."""

@@ -2,6 +2,7 @@
 
 import io
 import wave
+from collections.abc import Iterator
 from typing import Any, Final
 
 import miniaudio  # type: ignore[import-untyped]
@@ -14,52 +15,49 @@ Samples = npt.NDArray[np.float32]
 """Mono, -1 to 1."""
 
 SOUND_S_MAX: Final = 4 * 3600
-"""Longest sound; as samples it takes 0.9 GB at 16 kHz."""
+"""Longest sound."""
 
-_CHUNK_FRAMES: Final = 1 << 16
+_PIECE_FRAMES: Final = 1 << 16
 
 
-def decode_sound(data: bytes, sample_rate: int, field: str) -> Samples:
-    """A WAV, MP3, FLAC or Ogg Vorbis file as mono samples.
+def sound_pieces(data: bytes, sample_rate: int, field: str) -> Iterator[Samples]:
+    """A WAV, MP3, FLAC or Ogg Vorbis file as mono samples, decoded as they are taken: 65,536 in
+    a piece at most, and one piece at least.
 
     Raises:
-        MlxdError: ``invalid_request`` naming ``field``: unknown format, damaged, too long.
+        MlxdError: ``invalid_request`` naming ``field``: with the first piece if the format is
+            unknown or there is nothing in it, where it is damaged, where it becomes too long.
     """
     if not data:
         raise invalid("the sound is empty", field)
+    total = 0
     try:
-        chunks = _chunks(data, sample_rate)
-        joined = np.concatenate(chunks) if chunks else np.empty(0, np.float32)
+        for piece in _decoded(data, sample_rate):
+            total += len(piece)
+            if total > SOUND_S_MAX * sample_rate:
+                hours = SOUND_S_MAX // 3600
+                raise invalid(f"the sound is longer than {hours} hours; cut it", field)
+            yield piece
     except miniaudio.MiniaudioError as error:
         raise invalid(
             f"the sound is none of WAV, MP3, FLAC and Ogg Vorbis, or is damaged ({error}); "
             "convert it first",
             field,
         ) from error
-    if len(joined) == 0:
+    if total == 0:
         raise invalid("the sound has no samples", field)
-    if len(joined) > SOUND_S_MAX * sample_rate:
-        raise invalid(f"the sound is longer than {SOUND_S_MAX // 3600} hours; cut it", field)
-    return joined
 
 
-def _chunks(data: bytes, sample_rate: int) -> list[Samples]:
-    """The sound's samples, a little more than the longest sound at most."""
+def _decoded(data: bytes, sample_rate: int) -> Iterator[Samples]:
     stream = miniaudio.stream_memory(
         data,
         output_format=miniaudio.SampleFormat.FLOAT32,
         nchannels=1,
         sample_rate=sample_rate,
-        frames_to_read=_CHUNK_FRAMES,
+        frames_to_read=_PIECE_FRAMES,
     )
-    chunks: list[Samples] = []
-    total = 0
-    for chunk in stream:
-        chunks.append(np.array(chunk, np.float32))
-        total += len(chunk)
-        if total > SOUND_S_MAX * sample_rate:
-            break
-    return chunks
+    for samples in stream:
+        yield np.frombuffer(samples, np.float32)
 
 
 def to_pcm(samples: Any) -> bytes:

@@ -6,7 +6,7 @@ reference implementation (openai/whisper, ``transcribe.py``); a window is one pi
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,9 +16,7 @@ import numpy as np
 from mlx_audio.stt.models.whisper.audio import (
     HOP_LENGTH,
     N_FRAMES,
-    N_SAMPLES,
     SAMPLE_RATE,
-    log_mel_spectrogram,
     pad_or_trim,
 )
 from mlx_audio.stt.models.whisper.decoding import DecodingOptions
@@ -29,7 +27,8 @@ from daemon.wire.data import Begin, Segment, Transcribe, Transcript, Word, WorkR
 from daemon.worker.engines.base import LoadRefused, Progress
 from daemon.worker.engines.conversation import invalid
 from daemon.worker.engines.jobs import Job, JobEngine, JobModel
-from daemon.worker.engines.sound import decode_sound
+from daemon.worker.engines.sound import sound_pieces
+from daemon.worker.engines.spectrogram import Spectrogram
 from daemon.worker.engines.weights import read_weights
 
 TEMPERATURES: Final = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -78,15 +77,27 @@ class _Whisper(JobModel):
         self._model = model
         self._name = name
 
+    def ahead(self, request: WorkRequest) -> Callable[[], WorkRequest] | None:
+        """Decodes the sound and keeps nothing: what is wrong with it is said before it waits."""
+        if not isinstance(request, Transcribe):
+            return None
+
+        def checked() -> WorkRequest:
+            for _ in sound_pieces(request.audio, SAMPLE_RATE, "audio"):
+                pass
+            return request
+
+        return checked
+
     def accept(self, request: WorkRequest) -> Job | None:
         if not isinstance(request, Transcribe):
             return None
         if not (math.isfinite(request.temperature) and 0 <= request.temperature <= 1):
             raise invalid("temperature must be between 0 and 1", "temperature")
         self._check_language(request.language)
-        samples = decode_sound(request.audio, SAMPLE_RATE, "audio")
+        next(sound_pieces(request.audio, SAMPLE_RATE, "audio"))
         prompt = self._prompt(request.prompt)
-        return Job(len(prompt), lambda job: self._run(job, request, samples, prompt))
+        return Job(len(prompt), lambda job: self._run(job, request, prompt), len(request.audio))
 
     def _check_language(self, language: str | None) -> None:
         known = self._tokenizer("en").all_language_codes if self._model.is_multilingual else ("en",)
@@ -103,20 +114,17 @@ class _Whisper(JobModel):
     def _tokenizer(self, language: str) -> Any:
         return self._model.get_tokenizer(language=language, task="transcribe")
 
-    def _run(
-        self, job: Job, request: Transcribe, samples: Any, prompt: list[int]
-    ) -> Iterator[Transcript | None]:
+    def _run(self, job: Job, request: Transcribe, prompt: list[int]) -> Iterator[Transcript | None]:
         """A frame a window; the first also says the language and the length."""
-        mel = log_mel_spectrogram(
-            mx.array(samples), n_mels=self._model.dims.n_mels, padding=N_SAMPLES
+        mel = Spectrogram(request.audio, self._model.dims.n_mels)
+        yield from mel.measure()
+        language = request.language or self._model._detect_language(  # noqa: SLF001
+            mel.part(0, N_FRAMES)
         )
-        mx.eval(mel)
-        language = request.language or self._model._detect_language(mel)  # noqa: SLF001
-        yield Transcript(language=language, duration_s=len(samples) / SAMPLE_RATE)
+        yield Transcript(language=language, duration_s=mel.samples / SAMPLE_RATE)
         hearing = _Hearing(self._model, self._tokenizer(language), request, language, prompt)
-        frames = mel.shape[-2] - N_FRAMES
-        while hearing.seek < frames:
-            segments = hearing.window(mel, frames)
+        while hearing.seek < mel.frames:
+            segments = hearing.window(mel)
             job.completion_tokens += sum(len(segment.tokens) for segment in segments)
             yield Transcript(segments=segments) if segments else None
 
@@ -148,10 +156,10 @@ class _Hearing:
         self._last_speech_s = 0.0
         self.seek = 0
 
-    def window(self, mel: Any, frames: int) -> tuple[Segment, ...]:
+    def window(self, mel: Spectrogram) -> tuple[Segment, ...]:
         """Hear the next window; moves ``seek`` behind what was understood."""
-        size = min(N_FRAMES, frames - self.seek)
-        part = pad_or_trim(mel[self.seek : self.seek + size], N_FRAMES, axis=-2)
+        size = min(N_FRAMES, mel.frames - self.seek)
+        part = pad_or_trim(mel.part(self.seek, size), N_FRAMES, axis=-2)
         window = _Window(self.seek, size, part.astype(self._model.dtype))
         result = self._decode(window.mel)
         if result.no_speech_prob > NO_SPEECH_MIN and result.avg_logprob <= LOGPROB_MIN:

@@ -8,6 +8,7 @@ import pytest
 
 from daemon.wire.data import Audio, Begin, CountTokens, Done, Embed, Fail, Speak, WorkRequest
 from daemon.wire.errors import Code, MlxdError
+from daemon.worker.engines import jobs
 from daemon.worker.engines.base import LoadRefused, Progress
 from daemon.worker.engines.conversation import invalid
 from daemon.worker.engines.folder import read_json
@@ -27,7 +28,8 @@ class Echo(JobModel):
             return None
         if request.text == "broken":
             raise RuntimeError("broken")
-        return Job(len(request.text), lambda job: self._run(job, request.text))
+        text = request.text
+        return Job(len(text), lambda job: self._run(job, text), held_bytes=len(text))
 
     def _run(self, job: Job, text: str) -> Iterator[Audio | None]:
         for letter in text:
@@ -125,6 +127,21 @@ def test_the_line_is_bounded(bench: JobBench) -> None:
     with pytest.raises(MlxdError) as caught:
         bench.engine.submit(JOBS_MAX, say("a"))
     assert caught.value.code is Code.QUEUE_FULL
+
+
+def test_what_the_line_holds_is_bounded(bench: JobBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "HELD_BYTES_MAX", 10)
+    before = bench.engine.memory_bytes()
+    bench.engine.submit(1, say("longer than that"))
+    with pytest.raises(MlxdError, match="files of other requests") as caught:
+        bench.engine.submit(2, say("a"))
+    assert caught.value.code is Code.QUEUE_FULL
+    assert bench.engine.memory_bytes() - before >= len("longer than that")
+    bench.engine.cancel(1)
+    for number in (3, 4):
+        bench.engine.submit(number, say("five5"))
+    with pytest.raises(MlxdError, match="files of other requests"):
+        bench.engine.submit(5, say("a"))
 
 
 def test_adapters_are_refused(folder: Path) -> None:
