@@ -162,12 +162,15 @@ def _failed(request: web.Request, fault: Fault) -> web.Response:
 
 
 def _refused(request: web.Request, problem: HttpProblem) -> web.Response:
-    return web.Response(
+    response = web.Response(
         status=problem.status,
         body=problem_body(problem, anthropic=in_anthropics_form(request)),
         headers=problem.headers,
         content_type="application/json",
     )
+    if hdrs.CONNECTION in response.headers:
+        response.force_close()
+    return response
 
 
 def _unrouted(request: web.Request, error: web.HTTPException) -> web.Response:

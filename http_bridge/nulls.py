@@ -36,6 +36,8 @@ def _cleaned(value: Any, kind: inspect.Type) -> Any:
     if isinstance(kind, inspect.StructType) and isinstance(value, dict):
         return _members(value, kind)
     if isinstance(kind, inspect.VarTupleType) and isinstance(value, list):
+        if not _has_members(kind.item_type):
+            return value
         return [_cleaned(one, kind.item_type) for one in value]
     return value
 
@@ -62,6 +64,17 @@ def _meant(value: Any, union: inspect.UnionType) -> inspect.Type | None:
     tagged = [one for one in shapes if one.tag_field and value.get(one.tag_field) == one.tag]
     untagged = [one for one in shapes if one.tag_field is None]
     return next(iter(tagged or untagged), None)
+
+
+def _has_members(kind: inspect.Type) -> bool:
+    """Whether a value of this type may hold members that are known."""
+    if isinstance(kind, inspect.Metadata):
+        return _has_members(kind.type)
+    if isinstance(kind, inspect.UnionType):
+        return any(map(_has_members, kind.types))
+    if isinstance(kind, inspect.VarTupleType):
+        return _has_members(kind.item_type)
+    return isinstance(kind, inspect.StructType)
 
 
 def _is_list(kind: inspect.Type) -> bool:

@@ -78,8 +78,7 @@ def _created(part: Path) -> int:
         return os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise ValueError(
-            f"no file can be made in {part.parent} ({error.strerror}); "
-            "name a TARGET in another folder"
+            f"{part} cannot be made ({error.strerror}); name another TARGET"
         ) from error
 
 

@@ -159,8 +159,8 @@ def test_what_cannot_be_done_is_one_sentence(events: Path, tmp_path: Path) -> No
     unwritable = run("export", tmp_path / "no" / "log.jsonl", "--events", events)
     assert unwritable.exit_code == 2
     assert unwritable.output == (
-        f"mlxd: no file can be made in {tmp_path / 'no'} (No such file or directory); "
-        "name a TARGET in another folder\n"
+        f"mlxd: {tmp_path / 'no' / 'log.jsonl.part'} cannot be made (No such file or directory); "
+        "name another TARGET\n"
     )
     log, _ = EventLog.open(events, OsDisk())
     busy = run("repair", "--events", events)

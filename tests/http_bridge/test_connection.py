@@ -120,6 +120,13 @@ async def test_an_encoding_that_is_not_undone_here(open_setup: OpenSetup, encodi
     assert error["message"].endswith("send the body plain, or as gzip or deflate")
 
 
+async def test_a_connection_that_is_said_to_close_does(open_setup: OpenSetup) -> None:
+    encoded = b"Content-Encoding: rot13\r\nContent-Length: 1\r\n\r\nx"
+    async with open_setup() as setup:
+        status, _, headers = await answer(setup, CHAT + JSON + encoded)
+    assert (status, headers["connection"]) == (415, "close")
+
+
 async def test_encoded_bodies_are_read(open_setup: OpenSetup) -> None:
     async with open_setup(FakeModel("m", says("x"))) as setup:
         for encoding, body in (("gzip", gzip.compress(BODY)), ("deflate", zlib.compress(BODY))):

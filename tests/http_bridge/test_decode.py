@@ -1,12 +1,14 @@
 """msgspec's messages as OpenAI's parameters."""
 
 import json
+import re
 from typing import Annotated, Any
 
 import msgspec
 import pytest
 
 from daemon.wire.errors import MlxdError
+from http_bridge import decode
 from http_bridge.decode import check_portable, decode_body
 
 
@@ -46,6 +48,30 @@ def test_the_path_is_named(body: Any, field: str | None, message: str | None) ->
     assert caught.value.fault.field == field
     if message is not None:
         assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"b": null, "name": null}', "name: expected a string"),
+        (b'{"b": null, "name": {}}', "name: expected a string, got an object"),
+        (b'{"name": "a", "table": {"1": 1e400}, "b": null}', "number out of range"),
+        (b'{"b": null, "name": "a", "inner": [{"size": []}]}', "inner[0].size: expected"),
+    ],
+)
+def test_mistakes_beside_nulls_are_said_as_without_them(body: bytes, message: str) -> None:
+    with pytest.raises(MlxdError, match=re.escape(message)):
+        decode_body(decoder, body)
+
+
+def test_nulls_are_taken_out_of_bodies_that_are_no_larger_than_streams_can_wait_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    body = b'{"name": "a", "inner": [{}, {}, {}], "b": null}'
+    assert decode_body(decoder, body) == Outer("a", [Inner()] * 3)
+    monkeypatch.setattr(decode, "_MEMBERS_MAX", 3)
+    with pytest.raises(MlxdError, match="b: unknown or unsupported"):
+        decode_body(decoder, body)
 
 
 def test_what_fits_is_decoded() -> None:
