@@ -178,6 +178,7 @@ class Books:
         )
         self._check_load(worker, entry)
         self.entries[worker] = entry
+        self.changes += key in self.pins  # its room is nobody else's from now on
         self.intended.add(worker)
         self._lower_ceiling()
 
