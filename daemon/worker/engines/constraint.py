@@ -130,6 +130,11 @@ class Vocabulary:
         return mask.view(np.uint32)
 
 
+def has_form(request: Generate) -> bool:
+    """Whether the request asks anything of the answer's form."""
+    return request.constraint is not None or bool(request.call_one_of or request.strict_tools)
+
+
 def make_guide(
     request: Generate,
     tokenizer: Any,
@@ -147,7 +152,7 @@ def make_guide(
     Raises:
         MlxdError: ``invalid_request`` naming the field that cannot be honoured.
     """
-    if request.constraint is None and not request.call_one_of and not request.strict_tools:
+    if not has_form(request):
         return None
     _known_tokenizer(vocabulary)
     rules = ['blank: "\\n" | "\\n\\n"', *_document_rule(request, vocabulary)]

@@ -7,7 +7,7 @@ import mlx.core as mx
 
 from daemon.wire.data import Generate
 from daemon.worker.engines.answers import first_state, may_think
-from daemon.worker.engines.constraint import Guard, Guide, Vocabulary, make_guide
+from daemon.worker.engines.constraint import Guard, Guide, Vocabulary, has_form, make_guide
 from daemon.worker.engines.conversation import invalid
 from daemon.worker.engines.sampling import (
     GREEDY,
@@ -113,7 +113,7 @@ def make_drawing(
     """
     settings = resolve(request.sampling, defaults, vocabulary.size)
     thinking = first_state(tokenizer, prompt) == "reasoning"
-    may = may_think(tokenizer, request, prompt)
+    may = has_form(request) and may_think(tokenizer, request, prompt)
     guide = make_guide(request, tokenizer, vocabulary, thinking=thinking, may_think=may)
     budget = _budget(request, tokenizer, len(prompt), thinking=thinking)
     return Drawing(settings, vocabulary, len(prompt), guide, budget)
